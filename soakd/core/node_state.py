@@ -1,0 +1,133 @@
+"""The life of one node process, as `status` shows it.
+
+The run's task feeds it with what the shim and the readiness polls say. Whether all nodes
+together are ready is decided in `soakd.core.readiness`.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import Any, TypeAlias, assert_never
+
+from soakd.core.transitions import IllegalTransition
+
+__all__ = [
+    "Answers503",
+    "Exited",
+    "Gone",
+    "IllegalTransition",
+    "Launched",
+    "NodeEvent",
+    "NodeState",
+    "Ready",
+    "Turned200",
+    "Warm",
+    "advance",
+    "exit_text",
+    "name",
+    "public_node",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """Executing; its API has not answered yet."""
+
+    pid: int
+    ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Its API answers 503."""
+
+    pid: int
+    ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Its API has answered 200 once; later trouble is an event, not a state."""
+
+    pid: int
+    ticks: int
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """Gone by exit status or by signal: exactly one of them is set."""
+
+    pid: int
+    code: int | None
+    signal: int | None
+    at_s: float
+
+
+NodeState: TypeAlias = Launched | Warm | Ready | Exited
+
+
+@dataclass(frozen=True, slots=True)
+class Answers503:
+    """The API is up, the node warms up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turned200:
+    """The node is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The shim reaped the node."""
+
+    code: int | None
+    signal: int | None
+
+
+NodeEvent: TypeAlias = Answers503 | Turned200 | Gone
+
+
+def advance(state: NodeState, event: NodeEvent, now_s: float) -> NodeState:
+    """Take one event.
+
+    Raises:
+        IllegalTransition: The node is gone already.
+    """
+    if isinstance(state, Exited):
+        raise IllegalTransition(state, event)
+    match event:
+        case Answers503():
+            return state if isinstance(state, Ready) else Warm(state.pid, state.ticks)
+        case Turned200():
+            return state if isinstance(state, Ready) else Ready(state.pid, state.ticks, now_s)
+        case Gone(code=code, signal=number):
+            return Exited(state.pid, code, number, now_s)
+        case _:
+            assert_never(event)
+
+
+def name(state: NodeState) -> str:
+    """Return the state's word, as on the wire."""
+    return type(state).__name__.lower()
+
+
+def exit_text(code: int | None, number: int | None) -> str:
+    """Return how a node ended, such as `exit status 1` or `SIGKILL`."""
+    if number is None:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def public_node(node: str, state: NodeState | None) -> dict[str, Any]:
+    """Return the node's entry in `soakctl status --json`; None is a node not launched yet."""
+    if state is None:
+        return {"name": node, "pid": None, "state": "staged", "exit": None}
+    if isinstance(state, Exited):
+        ended = {"code": state.code, "signal": state.signal}
+        return {"name": node, "pid": None, "state": name(state), "exit": ended}
+    return {"name": node, "pid": state.pid, "state": name(state), "exit": None}

@@ -1,0 +1,261 @@
+"""A plan from what the user typed: defaults < environment < flags, or a plan file < flags.
+
+The variables are those of the shell scripts that soakd replaces, so that a user's habits and
+wrappers go on working. As in the scripts, an empty variable counts as unset. Import from
+`soakd.core.plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+from soakd.core.duration import parse_duration
+from soakd.core.errors import UserError
+from soakd.core.plan_checks import Problems, show
+from soakd.core.plan_parse import raise_problems, read_plan
+from soakd.core.plan_shape import Plan
+
+_DEFAULT_URLS: Final = {"A_URL": "127.0.0.1:17835", "B_URL": "127.0.0.1:17836"}
+_ROLES: Final = {"a": "publisher", "b": "searcher"}
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_UNREADABLE = object()
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except UserError as error:
+        raise ValueError(error.message) from error
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        why = f"cannot read a whole number, got {show(text)}"
+        raise ValueError(why)
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    why = f"cannot read 1 or 0, got {show(text)}"
+    raise ValueError(why)
+
+
+_READERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "scenario": str,
+    "duration_s": _seconds,
+    "rounds": _whole,
+    "wait_publish_s": _seconds,
+    "wait_search_s": _seconds,
+    "wait_between_s": _seconds,
+    "read_every_s": _seconds,
+    "miss_recheck_attempts": _whole,
+    "miss_recheck_delay_s": _seconds,
+    "ready_timeout_s": _seconds,
+    "fresh_identity": _flag,
+    "run_tag": str,
+    "run_root": str,
+    "label": str,
+    "keep_config": _flag,
+    "latest": _flag,
+    "ports": str,
+    "stop_grace_s": _seconds,
+    "orphan_grace_s": _seconds,
+    "staging_timeout_s": _seconds,
+}
+"""How the text of a variable or of `--set` is read; other fields take no text."""
+
+_VARIABLES: Final = {
+    "WAIT_PUBLISH": "wait_publish_s",
+    "WAIT_SEARCH": "wait_search_s",
+    "WAIT_BETWEEN": "wait_between_s",
+    "READ_EVERY": "read_every_s",
+    "MISS_RECHECK_ATTEMPTS": "miss_recheck_attempts",
+    "MISS_RECHECK_DELAY": "miss_recheck_delay_s",
+    "READY_TIMEOUT_SECS": "ready_timeout_s",
+    "SOAK_FRESH_IDENTITY": "fresh_identity",
+    "SOAK_RUN_TAG": "run_tag",
+}
+
+ENVIRONMENT_NAMES: Final[tuple[str, ...]] = (
+    "ROOT",
+    "A_SRC",
+    "B_SRC",
+    *_DEFAULT_URLS,
+    "RUN_ROOT",
+    *_VARIABLES,
+)
+"""Every variable that shapes a plan; with a plan file they are ignored."""
+
+
+def plan_from_environment(
+    env: Mapping[str, str], *, cwd: str, flags: Mapping[str, object], run_tag_default: str
+) -> Plan:
+    """Make a plan of the environment and of flags, which win.
+
+    Args:
+        env: The user's environment.
+        cwd: The current folder, absolute; relative paths start there.
+        flags: By field of `Plan`; None counts as not given. `duration_s` and the other
+            fields may be text as typed; `node_env` is a list of `K=V`; `set` is a list of
+            `field=value`, which the other flags override.
+        run_tag_default: The run tag if neither names one.
+
+    Raises:
+        UserError: With code `bad_plan` and all problems, each under the name of its variable
+            or flag.
+    """
+    names: dict[str, str] = {}
+    problems = Problems(names)
+    data: dict[str, object] = {"run_tag": run_tag_default}
+    data["nodes"] = _env_nodes(env, cwd, names, problems)
+    for variable, field in _VARIABLES.items():
+        if env.get(variable):
+            names[field] = variable
+            _put(data, field, env[variable], problems)
+    if env.get("RUN_ROOT"):
+        names["run_root"] = "RUN_ROOT"
+        data["run_root"] = _absolute(env["RUN_ROOT"], cwd)
+    return _finish(data, flags, names, problems)
+
+
+def plan_from_mapping(
+    mapping: Mapping[str, object], *, flags: Mapping[str, object], run_tag_default: str
+) -> Plan:
+    """Make a plan of a plan file's content and of flags, which win.
+
+    Raises:
+        UserError: As `plan_from_environment`.
+    """
+    names: dict[str, str] = {}
+    return _finish({"run_tag": run_tag_default, **mapping}, flags, names, Problems(names))
+
+
+def ignored_node_env(env: Mapping[str, str], passed: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the variables that shape a node elsewhere, are set here and are not passed on.
+
+    Args:
+        env: The user's environment.
+        passed: Names given by `--node-env`.
+    """
+    return tuple(
+        name
+        for name in sorted(env)
+        if (name.startswith("RUST_") or name in {"MALLOC_CONF", "LD_PRELOAD"})
+        and name not in passed
+    )
+
+
+def _finish(
+    data: dict[str, object], flags: Mapping[str, object], names: dict[str, str], problems: Problems
+) -> Plan:
+    _apply_flags(data, flags, names, problems)
+    # A stand-in value for an unreadable text would be reported a second time.
+    readable = {key: value for key, value in data.items() if value is not _UNREADABLE}
+    plan = read_plan(readable, problems)
+    raise_problems(problems)
+    return plan
+
+
+def _put(data: dict[str, object], field: str, text: str, problems: Problems) -> None:
+    try:
+        data[field] = _READERS[field](text)
+    except ValueError as error:
+        problems.add(field, str(error))
+        data[field] = _UNREADABLE
+
+
+def _apply_flags(
+    data: dict[str, object], flags: Mapping[str, object], names: dict[str, str], problems: Problems
+) -> None:
+    given = {key: value for key, value in flags.items() if value is not None}
+    for pair in _texts(given.pop("set", ())):
+        field, equals, text = pair.partition("=")
+        if not equals or field not in _READERS:
+            problems.add("--set", f"cannot set a field, expected FIELD=VALUE, got {show(pair)}")
+            continue
+        names[field] = f"--set {field}"
+        _put(data, field, text, problems)
+    if "node_env" in given:
+        data["node_env"] = _env_pairs(given.pop("node_env"), problems)
+    for field, value in given.items():
+        names.pop(field, None)
+        if isinstance(value, str) and field in _READERS:
+            _put(data, field, value, problems)
+        else:
+            data[field] = value
+    # A round count alone has no deadline, whatever an older layer said of neither.
+    if data.get("rounds") not in (None, _UNREADABLE):
+        data.setdefault("duration_s", None)
+
+
+def _texts(value: object) -> Sequence[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else ()
+
+
+def _env_pairs(value: object, problems: Problems) -> object:
+    if not isinstance(value, list | tuple):
+        return value
+    pairs: dict[str, str] = {}
+    for item in value:
+        name, equals, text = str(item).partition("=")
+        if equals:
+            pairs[name] = text
+        else:
+            problems.add("--node-env", f"cannot set a variable, expected K=V, got {show(item)}")
+    return pairs
+
+
+def _env_nodes(
+    env: Mapping[str, str], cwd: str, names: dict[str, str], problems: Problems
+) -> list[dict[str, object]]:
+    root = _absolute(env.get("ROOT") or cwd, cwd)
+    nodes: list[dict[str, object]] = []
+    for index, (name, role) in enumerate(_ROLES.items()):
+        source, url = f"{name.upper()}_SRC", f"{name.upper()}_URL"
+        names[f"nodes[{index}].source"] = source if env.get(source) else f"{source} (default)"
+        names[f"nodes[{index}].host"] = names[f"nodes[{index}].port"] = url
+        try:
+            host, port = parse_url(env.get(url) or _DEFAULT_URLS[url])
+        except ValueError as error:
+            problems.add(f"nodes[{index}].port", str(error))
+            host, port = "127.0.0.1", 65534 + index
+        nodes.append(
+            {
+                "name": name,
+                "source": _absolute(env.get(source) or f"{root}/../../mule-{name}", cwd),
+                "host": host,
+                "port": port,
+                "roles": [role],
+            }
+        )
+    return nodes
+
+
+def parse_url(text: str) -> tuple[str, int]:
+    """Split `127.0.0.1:17835`, with or without `http://`, into host and port.
+
+    Raises:
+        ValueError: The text is no such URL; the message says why.
+    """
+    rest = text.removesuffix("/")
+    if rest[:7].lower() == "http://":
+        rest = rest[7:]
+    host, _, port = rest.rpartition(":")
+    plain = port.isascii() and port.isdigit() and len(port) <= 5
+    if not plain or not host or any(mark in host for mark in "/?#@"):
+        why = f"cannot read a URL: expected 127.0.0.1:17835, got {show(text)}"
+        raise ValueError(why)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    return host, int(port)
+
+
+def _absolute(path: str, cwd: str) -> str:
+    return path if path.startswith("/") else f"{cwd.rstrip('/')}/{path}"

@@ -1,0 +1,167 @@
+"""When all nodes of a run are ready: a pure machine over the answers to `/status`.
+
+The run's task polls each node, feeds every answer and does what `decide` says. Time-out and
+node exits are no business of this machine: the run's state has an end of its own.
+
+Ready means that the latest answer of *every* node was 200. Warm-up takes a real node more
+than three minutes of 503; only 403 from all of them, six times on end, ends the waiting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
+
+from soakd.core.model import Cause
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from soakd.core.model import NodeName
+
+POLL_EVERY_S: Final = 5.0
+# A simulated node is ready in moments; a few quick looks at the beginning cost nothing.
+EARLY_POLL_EVERY_S: Final = 0.5
+EARLY_FOR_S: Final = 15.0
+MAX_FORBIDDEN: Final = 6
+# Answers of one sweep jitter by their latency; anything closer than this is one and the same.
+_FORBIDDEN_SPACING_S: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """200: the node's service loop runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warming503:
+    """503: the API is up, the node is still bootstrapping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden403:
+    """403: the token that the node's folder holds is not the listener's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nobody listens yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """Anything else: another status, garbage, no answer in time."""
+
+    text: str
+
+
+Answer: TypeAlias = Ready | Warming503 | Forbidden403 | Refused | Bad
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnswers:
+    """What one node has answered; None before its first answer."""
+
+    latest: Answer | None = None
+    forbidden: int = 0
+    forbidden_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The answers of all nodes so far."""
+
+    since_s: float
+    nodes: tuple[tuple[NodeName, NodeAnswers], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllReady:
+    """Go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Poll every node again at this instant."""
+
+    next_poll_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Waiting longer is of no use."""
+
+    cause: Cause
+
+
+Decision: TypeAlias = AllReady | Wait | Failed
+
+
+def begin(nodes: Iterable[NodeName], now_s: float) -> Readiness:
+    """Return the state before any answer."""
+    return Readiness(now_s, tuple((name, NodeAnswers()) for name in nodes))
+
+
+def advance(state: Readiness, node: NodeName, answer: Answer, now_s: float) -> Readiness:
+    """Take one node's answer.
+
+    Raises:
+        KeyError: The run has no such node.
+    """
+    if all(name != node for name, _ in state.nodes):
+        raise KeyError(node)
+    nodes = tuple(
+        (name, _answered(past, answer, now_s) if name == node else past)
+        for name, past in state.nodes
+    )
+    return replace(state, nodes=nodes)
+
+
+def decide(state: Readiness, now_s: float) -> Decision:
+    """Return what to do after the answers so far."""
+    pasts = [past for _, past in state.nodes]
+    if all(isinstance(past.latest, Ready) for past in pasts):
+        return AllReady()
+    if all(past.forbidden >= MAX_FORBIDDEN for past in pasts):
+        text = (
+            f"every node answered 403 {MAX_FORBIDDEN} times on end:"
+            " its api.token is not the one that its listener wants,"
+            " most likely because another process owns the port"
+        )
+        return Failed(Cause("ready_forbidden", text))
+    early = now_s - state.since_s < EARLY_FOR_S
+    return Wait(now_s + (EARLY_POLL_EVERY_S if early else POLL_EVERY_S))
+
+
+def answers(state: Readiness) -> dict[NodeName, str]:
+    """Return each node's latest answer in a word or two, as the runner.log shows it."""
+    return {name: _word(past.latest) for name, past in state.nodes}
+
+
+def _answered(past: NodeAnswers, answer: Answer, now_s: float) -> NodeAnswers:
+    if not isinstance(answer, Forbidden403):
+        return NodeAnswers(answer)
+    # A token re-read asks twice in a row; that must not count as patience used up.
+    at_s = past.forbidden_at_s
+    if at_s is not None and now_s - at_s < _FORBIDDEN_SPACING_S:
+        return replace(past, latest=answer)
+    return NodeAnswers(answer, past.forbidden + 1, now_s)
+
+
+def _word(answer: Answer | None) -> str:
+    match answer:
+        case None:
+            return "none"
+        case Ready():
+            return "200"
+        case Warming503():
+            return "503"
+        case Forbidden403():
+            return "403"
+        case Refused():
+            # What curl prints as status when it could not connect: the scripts logged that.
+            return "000"
+        case Bad(text=text):
+            return text
+        case _:
+            assert_never(answer)

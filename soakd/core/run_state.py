@@ -1,0 +1,275 @@
+"""The life of a run: one pure `advance` makes every transition.
+
+The scheduler and the run's task feed it; each new state is one transaction of the store.
+Every state but `Queued` and `Finished` carries an end by time (`deadline_of`): the run's task
+sleeps until then and sends `TimedOut`.
+
+A run that ends before its nodes exist still goes through `Stopping`, since its shim is a
+process too and must be gone before its slot is free. Only a queued run ends at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, assert_never, get_args
+
+from soakd.core.gates import verdict
+from soakd.core.model import Cause
+from soakd.core.plan import ladder_s, longest_round_s, running_s
+from soakd.core.run_types import (
+    Aborted,
+    AllReady,
+    DeadlineReached,
+    Event,
+    Failed,
+    Finished,
+    LadderDone,
+    NodeExited,
+    Queued,
+    RoundsDone,
+    Running,
+    SlotGranted,
+    Staged,
+    Staging,
+    Starting,
+    State,
+    StopAsked,
+    Stopping,
+    TimedOut,
+    Warmed,
+    Warming,
+)
+from soakd.core.transitions import IllegalTransition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from soakd.core.model import Result
+    from soakd.core.plan import Plan
+
+__all__ = [
+    "Aborted",
+    "AllReady",
+    "DeadlineReached",
+    "Event",
+    "Failed",
+    "Finished",
+    "IllegalTransition",
+    "LadderDone",
+    "Limits",
+    "NodeExited",
+    "Queued",
+    "RoundsDone",
+    "Running",
+    "SlotGranted",
+    "Staged",
+    "Staging",
+    "Starting",
+    "State",
+    "StopAsked",
+    "Stopping",
+    "TimedOut",
+    "Warmed",
+    "Warming",
+    "advance",
+    "deadline_of",
+    "from_dict",
+    "name",
+    "to_dict",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long each state may last, in seconds.
+
+    Attributes:
+        duration_s: From the first round to the deadline; None: the round count decides.
+        running_s: The longest that `Running` can take, its last round included.
+        stopping_s: The ladder and the clean-up behind it.
+    """
+
+    staging_s: float
+    ready_s: float
+    warmup_s: float
+    duration_s: float | None
+    running_s: float
+    stopping_s: float
+
+    @classmethod
+    def of(cls, plan: Plan) -> Limits:
+        """Return the limits that a plan sets."""
+        return cls(
+            staging_s=plan.staging_timeout_s,
+            ready_s=plan.ready_timeout_s,
+            warmup_s=0.0,
+            duration_s=plan.duration_s,
+            running_s=running_s(plan) + longest_round_s(plan),
+            stopping_s=ladder_s(plan),
+        )
+
+
+def advance(state: State, event: Event, now_s: float, limits: Limits) -> State:
+    """Take one event and return the next state.
+
+    A stop asked of a run that is ending or over is legal and changes nothing.
+
+    Raises:
+        IllegalTransition: The event cannot happen in this state.
+    """
+    match state:
+        case Queued():
+            return _from_queued(state, event, now_s, limits)
+        case Staging() | Starting() | Warming() | Running():
+            ended = _ending(event, now_s, limits)
+            if ended is not None:
+                return ended
+            return _onward(state, event, now_s, limits)
+        case Stopping():
+            return _from_stopping(state, event)
+        case Finished():
+            if isinstance(event, StopAsked):
+                return state
+            raise IllegalTransition(state, event)
+        case _:
+            assert_never(state)
+
+
+def name(state: State) -> str:
+    """Return the state's word, as in the store and on the wire."""
+    return type(state).__name__.lower()
+
+
+def deadline_of(state: State) -> float | None:
+    """Return when the state ends by itself; None only for queued and finished runs."""
+    match state:
+        case Queued() | Finished():
+            return None
+        case Staging() | Starting() | Warming() | Running() | Stopping():
+            return state.until_s
+        case _:
+            assert_never(state)
+
+
+def to_dict(state: State) -> dict[str, Any]:
+    """Return plain data for the store; the times in it are of one boot only."""
+    data: dict[str, Any] = {"state": name(state)}
+    for field in type(state).__slots__:
+        value = getattr(state, field)
+        data[field] = value.to_dict() if isinstance(value, Cause) else value
+    return data
+
+
+def from_dict(data: Mapping[str, Any]) -> State:
+    """Read what `to_dict` wrote.
+
+    Raises:
+        ValueError: The data are of no state that this release knows.
+    """
+    kinds: dict[str, type[State]] = {kind.__name__.lower(): kind for kind in get_args(State)}
+    kind = kinds.get(data.get("state", ""))
+    if kind is None:
+        text = f"cannot read the state of a run: unknown state {data.get('state')!r}"
+        raise ValueError(text)
+    fields = {field: data[field] for field in kind.__slots__ if field in data}
+    if fields.get("cause") is not None:
+        fields["cause"] = Cause.from_dict(fields["cause"])
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        text = f"cannot read the state of a run: {error}"
+        raise ValueError(text) from error
+
+
+def _from_queued(state: Queued, event: Event, now_s: float, limits: Limits) -> State:
+    match event:
+        case SlotGranted():
+            return Staging(now_s + limits.staging_s)
+        case StopAsked(who=who):
+            return _finished("stopped", _stopped_by(who))
+        case Failed(cause=cause):
+            return _finished("failed", cause)
+        case Aborted(cause=cause):
+            return _finished("aborted", cause)
+        case _:
+            raise IllegalTransition(state, event)
+
+
+def _ending(event: Event, now_s: float, limits: Limits) -> Stopping | None:
+    """Return the state after an event that ends a live run in any of its states."""
+    until_s = now_s + limits.stopping_s
+    match event:
+        case StopAsked(who=who):
+            return Stopping("stopped", _stopped_by(who), until_s)
+        case Failed(cause=cause):
+            return Stopping("failed", cause, until_s)
+        case Aborted(cause=cause):
+            return Stopping("aborted", cause, until_s)
+        case _:
+            return None
+
+
+def _onward(
+    state: Staging | Starting | Warming | Running, event: Event, now_s: float, limits: Limits
+) -> State:
+    until_s = now_s + limits.stopping_s
+    match state, event:
+        case Staging(), Staged():
+            return Starting(now_s + limits.ready_s)
+        case Starting(), AllReady():
+            return Warming(now_s + limits.warmup_s)
+        case Warming(), Warmed() | TimedOut():
+            # Out of patience is no reason to end: the rounds are marked and judged apart.
+            return _running(now_s, limits, cold=isinstance(event, TimedOut))
+        case Starting() | Warming() | Running(), NodeExited(node=node, text=text):
+            return Stopping("failed", Cause("node_exited", text, node), until_s)
+        case Running(deadline_s=float()), DeadlineReached():
+            return Stopping("completed", None, until_s)
+        case Running(), RoundsDone():
+            return Stopping("completed", None, until_s)
+        case Staging() | Starting() | Running(), TimedOut():
+            return Stopping("failed", _overdue(state, limits), until_s)
+        case _:
+            raise IllegalTransition(state, event)
+
+
+def _from_stopping(state: Stopping, event: Event) -> State:
+    match event:
+        case LadderDone(verdict=ruling, why=why):
+            return Finished(state.result, state.cause, ruling, why)
+        case TimedOut():
+            why = "cannot stop the run: processes are left after the last rung"
+            return Finished(state.result, state.cause, "harness_error", why)
+        case StopAsked() | NodeExited() | Failed() | Aborted():
+            # The first reason stands: later ones are mostly consequences of the stop.
+            return state
+        case _:
+            raise IllegalTransition(state, event)
+
+
+def _running(now_s: float, limits: Limits, *, cold: bool) -> Running:
+    deadline_s = None if limits.duration_s is None else now_s + limits.duration_s
+    return Running(now_s, deadline_s, now_s + limits.running_s, cold)
+
+
+def _finished(result: Result, cause: Cause) -> Finished:
+    return Finished(result, cause, *verdict(result, cause, ()))
+
+
+def _stopped_by(who: str) -> Cause:
+    return Cause("stop_asked", f"stopped by {who}")
+
+
+def _overdue(state: Staging | Starting | Running, limits: Limits) -> Cause:
+    match state:
+        case Staging():
+            text = f"cannot stage the nodes: not done after {limits.staging_s:g} s"
+            return Cause("staging_timeout", text)
+        case Starting():
+            text = f"cannot start the rounds: nodes not ready after {limits.ready_s:g} s"
+            return Cause("ready_timeout", text)
+        case Running():
+            text = f"cannot go on: the rounds took longer than {limits.running_s:g} s"
+            return Cause("overrun", text)
+        case _:
+            assert_never(state)

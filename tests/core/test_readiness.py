@@ -1,0 +1,110 @@
+"""Readiness of all nodes together."""
+
+from __future__ import annotations
+
+import pytest
+
+from soakd.core import readiness
+from soakd.core.readiness import (
+    AllReady,
+    Answer,
+    Bad,
+    Failed,
+    Forbidden403,
+    Readiness,
+    Ready,
+    Refused,
+    Wait,
+    Warming503,
+)
+
+
+def _sweep(state: Readiness, a: Answer, b: Answer, now_s: float) -> Readiness:
+    state = readiness.advance(state, "a", a, now_s)
+    return readiness.advance(state, "b", b, now_s)
+
+
+def test_all_nodes_must_be_ready_at_once() -> None:
+    """One ready node waits for the other."""
+    state = readiness.begin(("a", "b"), 0.0)
+    state = readiness.advance(state, "a", Ready(), 200.0)
+    assert readiness.decide(state, 200.0) == Wait(205.0)
+    state = readiness.advance(state, "b", Ready(), 205.0)
+    assert readiness.decide(state, 205.0) == AllReady()
+
+
+def test_the_first_looks_come_quickly_the_later_ones_every_five_seconds() -> None:
+    """Simulated nodes are ready in moments, real ones after minutes."""
+    state = readiness.begin(("a",), 100.0)
+    assert readiness.decide(state, 100.0) == Wait(100.5)
+    assert readiness.decide(state, 114.5) == Wait(115.0)
+    assert readiness.decide(state, 115.0) == Wait(120.0)
+
+
+@pytest.mark.parametrize("answer", [Warming503(), Refused(), Bad("garbage")])
+def test_warm_up_and_trouble_mean_not_yet(answer: Answer) -> None:
+    """However often: the run's state has an end of its own."""
+    state = readiness.begin(("a", "b"), 0.0)
+    for tick in range(50):
+        state = _sweep(state, answer, answer, 20.0 + 5 * tick)
+    assert readiness.decide(state, 265.0) == Wait(270.0)
+
+
+def test_six_forbidden_sweeps_of_all_nodes_fail_with_the_likely_cause() -> None:
+    """At 5 s spacing, not before the sixth."""
+    state = readiness.begin(("a", "b"), 0.0)
+    for tick in range(6):
+        assert isinstance(readiness.decide(state, 20.0), Wait)
+        state = _sweep(state, Forbidden403(), Forbidden403(), 20.0 + 5 * tick)
+    decision = readiness.decide(state, 45.0)
+    assert isinstance(decision, Failed)
+    assert decision.cause.code == "ready_forbidden"
+    assert "another process owns the port" in decision.cause.text
+
+
+def test_one_other_answer_starts_the_count_anew() -> None:
+    """Consecutive means without anything in between."""
+    state = readiness.begin(("a", "b"), 0.0)
+    for tick in range(5):
+        state = _sweep(state, Forbidden403(), Forbidden403(), 20.0 + 5 * tick)
+    state = _sweep(state, Forbidden403(), Warming503(), 45.0)
+    state = _sweep(state, Forbidden403(), Forbidden403(), 50.0)
+    assert isinstance(readiness.decide(state, 50.0), Wait)
+
+
+def test_forbidden_answers_close_together_count_once() -> None:
+    """A token that is read again and tried at once is the same patience."""
+    state = readiness.begin(("a",), 0.0)
+    for tick in range(40):
+        state = readiness.advance(state, "a", Forbidden403(), 20.0 + 0.5 * tick)
+    assert isinstance(readiness.decide(state, 40.0), Wait)
+    for tick in range(2):
+        state = readiness.advance(state, "a", Forbidden403(), 45.0 + 5 * tick)
+    assert isinstance(readiness.decide(state, 50.0), Failed)
+
+
+def test_the_latest_answers_are_shown_as_the_scripts_did() -> None:
+    """Status numbers, 000 for a refused connection, words for the rest."""
+    state = readiness.begin(("a", "b", "c", "d", "e", "f"), 0.0)
+    for node, answer in (
+        ("a", Ready()),
+        ("b", Warming503()),
+        ("c", Forbidden403()),
+        ("d", Refused()),
+        ("e", Bad("500")),
+    ):
+        state = readiness.advance(state, node, answer, 1.0)
+    assert readiness.answers(state) == {
+        "a": "200",
+        "b": "503",
+        "c": "403",
+        "d": "000",
+        "e": "500",
+        "f": "none",
+    }
+
+
+def test_an_unknown_node_is_refused() -> None:
+    """An answer of a node that the run does not have is a bug."""
+    with pytest.raises(KeyError):
+        readiness.advance(readiness.begin(("a",), 0.0), "b", Ready(), 1.0)

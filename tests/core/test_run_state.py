@@ -1,0 +1,255 @@
+"""The life of a run: every state, every event, and a way out of each by time."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+
+from soakd.core import run_state
+from soakd.core.model import Cause
+from soakd.core.plan import Plan, longest_round_s
+from soakd.core.run_state import (
+    Aborted,
+    AllReady,
+    DeadlineReached,
+    Event,
+    Failed,
+    Finished,
+    IllegalTransition,
+    LadderDone,
+    Limits,
+    NodeExited,
+    Queued,
+    RoundsDone,
+    Running,
+    SlotGranted,
+    Staged,
+    Staging,
+    Starting,
+    State,
+    StopAsked,
+    Stopping,
+    TimedOut,
+    Warmed,
+    Warming,
+)
+from tests.core.helpers import make_plan
+
+LIMITS = Limits(
+    staging_s=600.0,
+    ready_s=1200.0,
+    warmup_s=90.0,
+    duration_s=7200.0,
+    running_s=7400.0,
+    stopping_s=25.0,
+)
+CAUSE = Cause("disk_full", "cannot write the record: no space left", None, "2026-11-22T17:00:00Z")
+STATES: list[State] = [
+    Queued(),
+    Staging(10.0),
+    Starting(10.0),
+    Warming(10.0),
+    Running(0.0, 7200.0, 7400.0),
+    Stopping("completed", None, 10.0),
+    Finished("stopped", CAUSE, "aborted", "stopped by alice"),
+]
+EVENTS: list[Event] = [
+    SlotGranted(),
+    Staged(),
+    AllReady(),
+    Warmed(),
+    DeadlineReached(),
+    RoundsDone(),
+    StopAsked("alice"),
+    NodeExited("b", "exit status 1"),
+    Failed(CAUSE),
+    Aborted(CAUSE),
+    TimedOut(),
+    LadderDone("passed", "all gates hold"),
+]
+ENDS = {"StopAsked": "stopping", "Failed": "stopping", "Aborted": "stopping"}
+LEGAL: dict[str, dict[str, str]] = {
+    "queued": {
+        "SlotGranted": "staging",
+        "StopAsked": "finished",
+        "Failed": "finished",
+        "Aborted": "finished",
+    },
+    "staging": {"Staged": "starting", "TimedOut": "stopping", **ENDS},
+    "starting": {
+        "AllReady": "warming",
+        "NodeExited": "stopping",
+        "TimedOut": "stopping",
+        **ENDS,
+    },
+    "warming": {"Warmed": "running", "TimedOut": "running", "NodeExited": "stopping", **ENDS},
+    "running": {
+        "DeadlineReached": "stopping",
+        "RoundsDone": "stopping",
+        "NodeExited": "stopping",
+        "TimedOut": "stopping",
+        **ENDS,
+    },
+    "stopping": {
+        "LadderDone": "finished",
+        "TimedOut": "finished",
+        "NodeExited": "stopping",
+        **ENDS,
+    },
+    "finished": {"StopAsked": "finished"},
+}
+
+
+def _advance(state: State, *events: Event, now_s: float = 100.0) -> State:
+    for event in events:
+        state = run_state.advance(state, event, now_s, LIMITS)
+    return state
+
+
+def test_the_pairs_below_cover_every_state_and_event() -> None:
+    """A new state or event must be entered in the table of legal pairs."""
+    assert {type(state) for state in STATES} == set(get_args(State))
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("state", STATES, ids=run_state.name)
+def test_every_pair_is_legal_or_refused(state: State, event: Event) -> None:
+    """Legal pairs lead where the table says; the rest raise."""
+    wanted = LEGAL[run_state.name(state)].get(type(event).__name__)
+    if wanted is None:
+        with pytest.raises(IllegalTransition):
+            _advance(state, event)
+    else:
+        assert run_state.name(_advance(state, event)) == wanted
+
+
+@pytest.mark.parametrize("state", STATES, ids=run_state.name)
+def test_every_state_but_the_ends_leaves_by_time(state: State) -> None:
+    """Only a queued run waits without a time; all others move when `TimedOut` comes."""
+    if isinstance(state, Queued | Finished):
+        assert run_state.deadline_of(state) is None
+        return
+    assert run_state.deadline_of(state) is not None
+    assert _advance(state, TimedOut()) != state
+
+
+def test_a_run_to_its_deadline_completes() -> None:
+    """Each state gets its own end, and the duration counts from the first round."""
+    state = _advance(Queued(), SlotGranted(), now_s=0.0)
+    assert state == Staging(600.0)
+    state = _advance(state, Staged(), now_s=5.0)
+    assert state == Starting(1205.0)
+    state = _advance(state, AllReady(), now_s=200.0)
+    assert state == Warming(290.0)
+    state = _advance(state, Warmed(), now_s=210.0)
+    assert state == Running(210.0, 7410.0, 7610.0, cold=False)
+    state = _advance(state, DeadlineReached(), now_s=7420.0)
+    assert state == Stopping("completed", None, 7445.0)
+    assert _advance(state, LadderDone("passed", "all 5 gates hold")) == Finished(
+        "completed", None, "passed", "all 5 gates hold"
+    )
+
+
+def test_a_warm_up_that_times_out_goes_on_cold() -> None:
+    """The rounds are made all the same, and marked."""
+    assert _advance(Warming(10.0), TimedOut()) == Running(100.0, 7300.0, 7500.0, cold=True)
+
+
+def test_a_run_by_rounds_has_no_deadline_but_an_end() -> None:
+    """`DeadlineReached` is impossible there, `TimedOut` is not."""
+    limits = Limits.of(make_plan(duration_s=None, rounds=10))
+    state = run_state.advance(Warming(10.0), Warmed(), 0.0, limits)
+    round_s = longest_round_s(make_plan())
+    assert state == Running(0.0, None, 11 * round_s)
+    with pytest.raises(IllegalTransition):
+        run_state.advance(state, DeadlineReached(), 1.0, limits)
+
+
+def test_limits_follow_from_the_plan() -> None:
+    """Running includes one whole round after the deadline; stopping the ladder's tail."""
+    plan: Plan = make_plan(duration_s=60.0, stop_grace_s=4.0, staging_timeout_s=30.0)
+    limits = Limits.of(plan)
+    assert (limits.staging_s, limits.ready_s, limits.warmup_s) == (30.0, 1200.0, 0.0)
+    assert (limits.duration_s, limits.stopping_s) == (60.0, 19.0)
+    assert limits.running_s == 60.0 + longest_round_s(plan)
+
+
+def test_a_stop_names_who_asked() -> None:
+    """The cause says by whom, in a live and in a queued run."""
+    cause = Cause("stop_asked", "stopped by alice")
+    assert _advance(Starting(10.0), StopAsked("alice")) == Stopping("stopped", cause, 125.0)
+    assert _advance(Queued(), StopAsked("alice")) == Finished(
+        "stopped", cause, "aborted", "stopped by alice"
+    )
+
+
+def test_a_node_exit_fails_the_run_and_names_the_node() -> None:
+    """The cause is the node's, so that the verdict will be `failed`."""
+    state = _advance(Running(0.0, None, 9.0), NodeExited("b", "exit status 1"))
+    assert state == Stopping("failed", Cause("node_exited", "exit status 1", "b"), 125.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "text"),
+    [
+        (Staging(10.0), "staging_timeout", "cannot stage the nodes: not done after 600 s"),
+        (Starting(10.0), "ready_timeout", "nodes not ready after 1200 s"),
+        (Running(0.0, None, 9.0), "overrun", "the rounds took longer than 7400 s"),
+    ],
+)
+def test_a_state_that_times_out_says_how_long_it_had(state: State, code: str, text: str) -> None:
+    """The cause names the limit that was exceeded."""
+    ended = _advance(state, TimedOut())
+    assert isinstance(ended, Stopping)
+    assert ended.result == "failed"
+    assert ended.cause is not None
+    assert ended.cause.code == code
+    assert text in ended.cause.text
+
+
+@pytest.mark.parametrize(
+    "event", [StopAsked("bob"), Failed(CAUSE), Aborted(CAUSE), NodeExited("a", "SIGINT")]
+)
+def test_the_first_reason_to_stop_stands(event: Event) -> None:
+    """What comes while stopping is a consequence, not a new result."""
+    state = Stopping("completed", None, 10.0)
+    assert _advance(state, event) is state
+
+
+def test_a_finished_run_is_never_overwritten() -> None:
+    """A later stop is accepted and changes nothing."""
+    state = Finished("completed", None, "passed", "all 5 gates hold")
+    assert _advance(state, StopAsked("alice")) is state
+
+
+def test_a_ladder_that_does_not_end_is_the_hosts_failure() -> None:
+    """The result stays what it was; the verdict is not the node's."""
+    state = _advance(Stopping("completed", None, 10.0), TimedOut())
+    assert isinstance(state, Finished)
+    assert (state.result, state.verdict) == ("completed", "harness_error")
+
+
+def test_a_queued_run_that_fails_is_judged_at_once() -> None:
+    """There is nothing to stop, hence no ladder."""
+    assert _advance(Queued(), Failed(CAUSE)) == Finished(
+        "failed", CAUSE, "harness_error", CAUSE.text
+    )
+    assert _advance(Queued(), Aborted(CAUSE)) == Finished("aborted", CAUSE, "aborted", CAUSE.text)
+
+
+@pytest.mark.parametrize("state", STATES, ids=run_state.name)
+def test_states_survive_the_store(state: State) -> None:
+    """What is written as JSON reads back equal."""
+    data = json.loads(json.dumps(run_state.to_dict(state)))
+    assert data["state"] == run_state.name(state)
+    assert run_state.from_dict(data) == state
+
+
+@pytest.mark.parametrize("data", [{}, {"state": "paused"}, {"state": "staging"}])
+def test_a_state_of_another_release_is_refused(data: dict[str, str]) -> None:
+    """Unknown or incomplete states raise instead of being guessed."""
+    with pytest.raises(ValueError, match="cannot read the state of a run"):
+        run_state.from_dict(data)

@@ -1,0 +1,95 @@
+"""Coverage as part of the one test command: measured in a whole run, judged at its end.
+
+pytest-cov knows one threshold for everything; ours differ by package. Children are measured where
+a test starts them with `child_env`. Shim, bundle helper and simulated node run from zips under
+`-I -S`, where coverage cannot follow: their tests run the sources in place while it measures.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import coverage
+import coverage.exceptions
+import pytest
+
+
+class Gate(NamedTuple):
+    """At least `percent` of lines and branches of the files that match."""
+
+    name: str
+    include: str
+    percent: float
+    omit: tuple[str, ...] = ()
+
+
+GATES = (
+    Gate("soakd/core", "*/soakd/core/*", 100.0),
+    Gate("soakd/wire", "*/soakd/wire/*", 100.0),
+    Gate("elsewhere", "*", 90.0, ("*/soakd/core/*", "*/soakd/wire/*")),
+)
+
+
+class CoverageGates:
+    """The plugin: starts with the configuration, so before any of our modules is imported."""
+
+    def __init__(self, root: Path) -> None:
+        self._settings = root / "pyproject.toml"
+        self._folder = Path(tempfile.mkdtemp(prefix="soakd-coverage-"))
+        self._coverage = coverage.Coverage(
+            data_file=str(self._folder / "data"), config_file=str(self._settings)
+        )
+        self._lines: list[str] = []
+        self._failed = False
+        self._coverage.start()
+
+    def child_env(self) -> dict[str, str]:
+        """Return what makes coverage start in a child (by the .pth file it installs)."""
+        return {
+            "COVERAGE_PROCESS_START": str(self._settings),
+            "COVERAGE_FILE": str(self._folder / "data"),
+        }
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
+        """Judge after the last test, and let a missed gate fail the run."""
+        self._coverage.stop()
+        self._coverage.save()
+        if session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+            with warnings.catch_warnings():
+                # Of a child that was killed half a data file is left: no reason to fail.
+                warnings.simplefilter("ignore", coverage.exceptions.CoverageWarning)
+                self._judge()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._failed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        yield
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print one line per gate, and the missing lines of a missed one."""
+        if not self._lines:
+            return
+        terminalreporter.section("coverage gates")
+        for line in self._lines:
+            terminalreporter.write_line(line)
+
+    def _judge(self) -> None:
+        self._coverage.combine()
+        for gate in GATES:
+            table = io.StringIO()
+            # `show_missing` and `skip_covered` come from pyproject.toml.
+            percent = self._coverage.report(
+                file=table, include=[gate.include], omit=list(gate.omit)
+            )
+            passed = percent >= gate.percent
+            verdict = "passed" if passed else "MISSED"
+            self._lines.append(f"{gate.name}: {percent:.1f} % of {gate.percent:.0f} % {verdict}")
+            if not passed:
+                self._failed = True
+                self._lines += table.getvalue().splitlines()
