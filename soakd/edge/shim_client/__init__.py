@@ -1,0 +1,35 @@
+"""soakd's side of the shim: find a Python for it, start it, talk to it.
+
+Decides nothing about a run. Every byte that a shim sends is a user's input: frames are bounded by
+`soakd.shim.protocol`, identities come from the kernel (SO_PEERCRED, /proc), never from what the
+shim says of itself.
+"""
+
+from __future__ import annotations
+
+from soakd.edge.shim_client.connection import (
+    ShimConnection,
+    ShimLost,
+    ShimRefused,
+    connect_shim,
+)
+from soakd.edge.shim_client.identity import ShimIdentity, process_ticks, shim_lock_is_free
+from soakd.edge.shim_client.python import build_zip, find_shim_python, shim_zip
+from soakd.edge.shim_client.spawn import Credentials, ShimFds, SpawnedShim, spawn_shim
+
+__all__ = [
+    "Credentials",
+    "ShimConnection",
+    "ShimFds",
+    "ShimIdentity",
+    "ShimLost",
+    "ShimRefused",
+    "SpawnedShim",
+    "build_zip",
+    "connect_shim",
+    "find_shim_python",
+    "process_ticks",
+    "shim_lock_is_free",
+    "shim_zip",
+    "spawn_shim",
+]
