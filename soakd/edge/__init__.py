@@ -1,0 +1,1 @@
+"""The outside world: one small file per outside thing, none importing another (clock excepted)."""

@@ -1,0 +1,345 @@
+"""HTTP to one node: one persistent connection whose far end was proven before it hears a token.
+
+Decided here: how a call to a node that hangs, drips, lies or restarts ends, always within its
+time, as an `Answer` or a `NodeCallError`. Not decided here: what an answer means (the driver), who
+may listen on the port (`verify`, from the layer above) and what a failure does to a round (core).
+
+Why not `httpx.AsyncClient`: it costs 0.3-0.4 ms of CPU per call, its pool may not be told which
+connection to verify, and leaks when cancelled under contention. `NodeConnection` is an httpx
+transport on h11 (0.2 ms) that is called directly; tests may put `httpx.MockTransport` in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import h11
+import httpx
+import trio
+
+from soakd.core.errors import HostError, NodeError
+
+CONNECT_S: Final = 3.0
+CALL_S: Final = 12.0
+MAX_BODY_BYTES: Final = 1 << 20
+MAX_HEADER_BYTES: Final = 16 << 10
+READ_BYTES: Final = 64 << 10
+
+Verify = Callable[[int, str], None]
+"""Given port and address, raises `NodeError` unless the node itself listens there now."""
+
+Kind = Literal["refused", "timeout", "protocol", "too_big", "foreign", "lost"]
+
+
+class NodeCallError(NodeError):
+    """A call got no usable answer.
+
+    Attributes:
+        kind: `refused`: nobody listens. `timeout`: connect or whole call. `protocol`: not HTTP as
+            we asked for it. `too_big`: body or headers over the limit. `foreign`: the listener is
+            not the node, no token was sent. `lost`: the connection ended before the answer did.
+        text: the cause alone, without which call it was.
+    """
+
+    def __init__(self, kind: Kind, text: str, act: str = "call the node") -> None:
+        super().__init__(f"api_{kind}", f"cannot {act}: {text}")
+        self.kind: Kind = kind
+        self.text = text
+
+
+class _Died(Exception):
+    """The connection ended before a byte of the answer came."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the node answered: HTTP status and the whole body, as sent."""
+
+    status: int
+    body: bytes
+
+
+class NodeApi:
+    """The HTTP API of one node. Calls of several tasks take turns; `aclose` it in the end.
+
+    Args:
+        host: a loopback literal, or `localhost` (IPv4 first, then IPv6).
+        port: the node's port.
+        verify: asked before and after each new connect, before any byte is sent; blocking, short.
+        transport: for tests; default is a `NodeConnection`.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        verify: Verify,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._transport = transport or NodeConnection(host, port, verify)
+        self._turn = trio.Lock()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None,
+        body: Mapping[str, Any] | None = None,
+        max_bytes: int = MAX_BODY_BYTES,
+        timeout_s: float = CALL_S,
+    ) -> Answer:
+        """Send one request and return the answer, whatever its status.
+
+        A GET whose idle connection turns out dead is sent once more on a new one; nothing else is
+        ever repeated, no redirect is followed.
+
+        Args:
+            method: `GET`, `POST`, ...
+            path: absolute, with query; becomes the request target.
+            token: for `Authorization: Bearer`; None sends none.
+            body: sent as JSON; None sends none.
+            max_bytes: the largest body that is accepted.
+            timeout_s: for the whole call; the wait for calls of other tasks does not count.
+
+        Raises:
+            NodeCallError: there was no usable answer; the next call connects anew.
+        """
+        act = f"{method} {path} on {self._authority}"
+        request = self._request(method, path, token, body)
+        request.extensions = {"max_bytes": max_bytes}
+        async with self._turn:
+            try:
+                with trio.fail_after(timeout_s):
+                    response = await self._transport.handle_async_request(request)
+                    return Answer(response.status_code, await response.aread())
+            except trio.TooSlowError:
+                text = f"no whole answer within {timeout_s:g} s"
+                raise NodeCallError("timeout", text, act) from None
+            except NodeCallError as error:
+                raise NodeCallError(error.kind, error.text, act) from error
+
+    async def aclose(self) -> None:
+        """Close the connection; a later call would open a new one."""
+        await self._transport.aclose()
+
+    def _request(
+        self, method: str, path: str, token: str | None, body: Mapping[str, Any] | None
+    ) -> httpx.Request:
+        headers = [("Host", self._authority), ("Accept-Encoding", "identity")]
+        if token is not None:
+            # The token comes from a file of the user's: it must not bring headers of its own.
+            if not (token.isascii() and token.isprintable()):
+                raise NodeCallError("protocol", "the token holds characters no header may hold")
+            headers.append(("Authorization", f"Bearer {token}"))
+        content = None
+        if body is not None:
+            headers.append(("Content-Type", "application/json"))
+            content = json.dumps(body, separators=(",", ":")).encode()
+        url = f"http://{self._authority}{path}"
+        return httpx.Request(method, url, headers=headers, content=content)
+
+
+class NodeConnection(httpx.AsyncBaseTransport):
+    """One verified HTTP/1.1 connection, replaced when it ends; for one task at a time.
+
+    Understands the request extension `max_bytes`. Answers are complete `httpx.Response`s.
+    """
+
+    def __init__(self, host: str, port: int, verify: Verify) -> None:
+        self._addresses = ("127.0.0.1", "::1") if host == "localhost" else (host,)
+        self._port = port
+        self._verify = verify
+        self._link: _Link | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request` and read its answer; any failure or cancellation closes the connection.
+
+        Raises:
+            NodeCallError: see there.
+        """
+        link = self._reusable()
+        if link is not None:
+            try:
+                return await self._exchange(link, request)
+            except _Died:
+                if request.method != "GET":
+                    raise NodeCallError("lost", "the connection ended unanswered") from None
+        link = self._link = await self._connect()
+        try:
+            return await self._exchange(link, request)
+        except _Died:
+            raise NodeCallError("lost", "the node closed a new connection unanswered") from None
+
+    async def aclose(self) -> None:
+        """Close the connection if there is one."""
+        self._drop()
+        await trio.lowlevel.checkpoint()
+
+    async def _exchange(self, link: _Link, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await _converse(link, request)
+        except h11.RemoteProtocolError as error:
+            kind: Kind = "too_big" if error.error_status_hint == 431 else "protocol"
+            raise NodeCallError("lost" if link.ended else kind, str(error)) from error
+        except h11.LocalProtocolError as error:
+            raise NodeCallError("protocol", f"the request is not HTTP: {error}") from error
+        except OSError as error:
+            if not link.heard:
+                raise _Died from error
+            raise NodeCallError("lost", error.strerror or str(error)) from error
+        finally:
+            # On any failure, Cancelled included, half an answer may be on the wire: it would
+            # become the next call's. So would what came behind a whole one.
+            if not link.is_clean():
+                self._drop()
+        return response
+
+    def _reusable(self) -> _Link | None:
+        """The idle connection, unless it ended or said things unasked."""
+        link = self._link
+        if link is not None:
+            with contextlib.suppress(ConnectionError):
+                try:
+                    link.raw.recv(1, socket.MSG_PEEK)
+                except BlockingIOError:
+                    link.heard = False
+                    return link
+            self._drop()
+        return None
+
+    async def _connect(self) -> _Link:
+        before = None
+        for _ in range(2):
+            address, before, link = await self._open()
+            after = self._objection(address)
+            if after is None and before is None:
+                return link
+            link.close()
+            if after is not None:
+                raise NodeCallError("foreign", after)
+            # The node's listener came up while we connected. Whoever listened before it may have
+            # accepted us and gone, so that this connection proves nothing: make another.
+        raise NodeCallError("foreign", before or "the listener changes with every connection")
+
+    async def _open(self) -> tuple[str, str | None, _Link]:
+        """Connect: the address, what `verify` objected to just before, and the connection."""
+        refusal = "no address"
+        for address in self._addresses:
+            before = self._objection(address)
+            link = _Link(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            try:
+                with trio.fail_after(CONNECT_S):
+                    await link.socket.connect((address, self._port))
+            except OSError as error:
+                link.close()
+                refusal = os.strerror(error.errno or 0)  # trio's text repeats the address
+            except trio.TooSlowError:
+                link.close()
+                text = f"{address} did not take the connection within {CONNECT_S:g} s"
+                raise NodeCallError("timeout", text) from None
+            except BaseException:
+                link.close()
+                raise
+            else:
+                return address, before, link
+        raise NodeCallError("refused", refusal)
+
+    def _objection(self, address: str) -> str | None:
+        try:
+            self._verify(self._port, address)
+        except NodeError as error:
+            return error.message
+        return None
+
+    def _drop(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+
+class _Link:
+    """A socket with the state of HTTP on it."""
+
+    def __init__(self, family: socket.AddressFamily) -> None:
+        try:
+            self.raw = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise HostError("internal", f"cannot make a socket: {error.strerror}") from error
+        self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = trio.socket.from_stdlib_socket(self.raw)
+        self.http = h11.Connection(h11.CLIENT, MAX_HEADER_BYTES)
+        self.heard = False
+        """A byte of the answer under way came."""
+        self.ended = False
+        """The node closed its side."""
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def is_clean(self) -> bool:
+        """Whether another exchange may follow; prepares it."""
+        http = self.http
+        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+            return False
+        if http.trailing_data[0]:
+            return False
+        http.start_next_cycle()
+        return True
+
+    async def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[await self.socket.send(view) :]
+
+    async def receive(self) -> None:
+        """Feed what comes next to h11; raises `_Died` if that is the end, unheard."""
+        data = await self.socket.recv(READ_BYTES)
+        self.heard = self.heard or bool(data)
+        self.ended = not data
+        if not self.heard:
+            raise _Died
+        self.http.receive_data(data)
+
+
+async def _converse(link: _Link, request: httpx.Request) -> httpx.Response:
+    http = link.http
+    head = h11.Request(
+        method=request.method, target=request.url.raw_path, headers=request.headers.raw
+    )
+    data = http.send(head) or b""
+    if request.content:
+        data += http.send(h11.Data(data=request.content)) or b""
+    await link.send(data + (http.send(h11.EndOfMessage()) or b""))
+    limit = request.extensions.get("max_bytes", MAX_BODY_BYTES)
+    answer, body = None, bytearray()
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            await link.receive()
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > limit:
+                raise NodeCallError("too_big", f"the body has more than {limit} bytes")
+        elif isinstance(event, h11.Response):
+            answer = event
+            _refuse_encoding(event)
+        elif isinstance(event, h11.EndOfMessage) and answer is not None:
+            headers = answer.headers.raw_items()
+            return httpx.Response(answer.status_code, headers=headers, content=bytes(body))
+        elif not isinstance(event, h11.InformationalResponse):
+            raise NodeCallError("protocol", "the answer switches protocols")
+
+
+def _refuse_encoding(answer: h11.Response) -> None:
+    for name, value in answer.headers:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise NodeCallError("protocol", f"the body is encoded ({value!r}) though not asked for")
