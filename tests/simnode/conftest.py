@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from soakd.simnode import install
+from soakd.simnode.loop import Loop
+from tests.simnode.simnodes import (
+    ROOT,
+    MakeNode,
+    SimNode,
+    free_tcp_port,
+    free_udp_range,
+    wait_until,
+)
+
+
+@pytest.fixture
+def make_node(tmp_path: Path, child_env: dict[str, str]) -> Iterator[MakeNode]:
+    """Make nodes of one simulated network; all of them are gone afterwards."""
+    nodes: list[SimNode] = []
+    udp = free_udp_range()
+
+    def make(name: str = "a", **sim: object) -> SimNode:
+        quick: dict[str, object] = {
+            "network": str(tmp_path),
+            "udp_first_port": udp,
+            "udp_ports": 4,
+            "warmup_secs": 0.0,
+            "beacon_secs": 0.05,
+            "latency_min_secs": 0.0,
+            "latency_max_secs": 0.0,
+            "sigint_miss_rate": 0.0,
+        }
+        port = free_tcp_port()
+        folder = tmp_path / name
+        install(
+            folder,
+            python=sys.executable,
+            port=port,
+            session_name=f"sim-{name}",
+            sim={**quick, **sim},
+        )
+        nodes.append(SimNode(folder, port, {**child_env, "PYTHONPATH": str(ROOT)}))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.end()
+
+
+@pytest.fixture
+def node(make_node: MakeNode) -> SimNode:
+    """One node, ready."""
+    made = make_node()
+    made.run()
+    wait_until(made.ready)
+    return made
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """A loop of the simulated node, in this process."""
+    made = Loop()
+    yield made
+    made.close()
