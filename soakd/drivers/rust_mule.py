@@ -1,0 +1,296 @@
+"""The rust-mule driver: what soakd knows of the program's folder, configuration and words.
+
+Decides which files of a source folder are copied how, which keys of `config.toml` are set and why,
+what counts as identity, which environment a node gets, and what a failed start's stderr line means.
+Pure text in, text out: the shim touches the files, `rust_mule_api` speaks HTTP. Facts come from the
+node contract (rust-mule 0.1.0): the folder §1, the keys §2, failure text §3.3, log patterns §8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import Table
+
+from soakd.core.errors import NodeError
+from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
+
+COPY_EXCLUDE = ("data/logs",)
+COPY_BY_CONTENT = (PROGRAM, CONFIG)
+MAX_FOLDER_BYTES = 20 * 1024**3
+
+LOCK_FILE = "rust-mule.lock"
+TOKEN_FILE = "api.token"  # noqa: S105 - a name
+KEYS_FILE = "sam.keys"
+IDENTITY_FILES = (KEYS_FILE, "kad_udp_key_secret.dat", TOKEN_FILE)
+DEFAULT_PREFERENCES = "preferencesKad.dat"
+DEFAULT_STATUS_WINDOW_S = 60
+MIN_STATUS_WINDOW_S = 5
+SIMULATION_MARK = b"SIMULATION"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One change of `config.toml`; `key` is `section.name`, `old` None if it was absent."""
+
+    node: str
+    key: str
+    old: str | int | bool | None
+    new: str | int | bool
+
+    @property
+    def text(self) -> str:
+        """For people: `a: api.port = 20001 (was 17835)`."""
+        was = "" if self.old is None else f" (was {self.old!r})"
+        return f"{self.node}: {self.key} = {self.new!r}{was}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as `status`, `plan.json` and the wire carry it."""
+        return {"node": self.node, "key": self.key, "old": self.old, "new": self.new}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """The edited configuration of one node.
+
+    `data_dir` is relative to the node folder; `identity` are the files that make up the identity,
+    relative to the node folder; `status_window_s` is how often the node closes a status window.
+    """
+
+    text: str
+    edits: tuple[Edit, ...]
+    data_dir: str
+    identity: tuple[str, ...]
+    status_window_s: float
+
+    def file(self, name: str) -> str:
+        """Path of a file of the data dir, relative to the node folder."""
+        return str(PurePosixPath(self.data_dir) / name)
+
+
+def session_name(plan: Plan, node: str, run: str) -> str:
+    """The SAM session name of a node.
+
+    Unique per bridge, or the newcomer destroys the other's session (contract §9.1).
+    """
+    return f"rust-mule-{node}-soak-{plan.run_tag}-{run}"
+
+
+def edit_config(text: str | None, plan: Plan, node: NodePlan, run: str) -> NodeConfig:
+    """Sets what a soak needs in a node's configuration; the rest stays, comments included.
+
+    Args:
+        text: the source's `config.toml`; None where there is none (then one is made, since the
+            program would write all defaults and run with them).
+        plan: the run's plan; with `keep_config` only the keys that would collide with another node
+            are set.
+        node: the node the configuration is for.
+        run: the run's id, such as `r7`.
+
+    Raises:
+        NodeError: the text is not TOML, or a section is not a table.
+    """
+    document = _parse(text or "", node)
+    wanted = _wanted(document, plan, node, run)
+    edits = []
+    for key, value in wanted.items():
+        section, name = key.split(".")
+        table = document.setdefault(section, tomlkit.table())
+        if not isinstance(table, Table):
+            raise NodeError(
+                "bad_config",
+                f"cannot edit {CONFIG} of node {node.name}: [{section}] is not a table; mend it in"
+                f" {node.source}/{CONFIG}",
+            )
+        old = table.get(name)
+        if old != value or type(old) is bool is not type(value):
+            table[name] = value
+            edits.append(Edit(node.name, key, _plain(old), value))
+    new_text = tomlkit.dumps(document)
+    config = NodeConfig(
+        text=new_text,
+        edits=tuple(edits),
+        data_dir=str(wanted["general.data_dir"]),
+        identity=(),
+        status_window_s=_status_window_s(document),
+    )
+    preferences = str(_get(document, "kad", "preferences_kad_path") or DEFAULT_PREFERENCES)
+    identity = tuple(config.file(name) for name in (*IDENTITY_FILES, preferences))
+    check_config(new_text, wanted, node)
+    return NodeConfig(config.text, config.edits, config.data_dir, identity, config.status_window_s)
+
+
+def check_config(text: str, wanted: Mapping[str, str | int | bool], node: NodePlan) -> None:
+    """Reads back what was written: a key that could not be set is an error, never a silent default.
+
+    Raises:
+        NodeError: a wanted key does not have its value in `text`.
+    """
+    document = _parse(text, node)
+    for key, value in wanted.items():
+        section, name = key.split(".")
+        found = _get(document, section, name)
+        if found != value:
+            raise NodeError(
+                "bad_config",
+                f"cannot set {key} = {value!r} in {CONFIG} of node {node.name}: it reads back as"
+                f" {found!r}",
+            )
+
+
+def _wanted(
+    document: tomlkit.TOMLDocument, plan: Plan, node: NodePlan, run: str
+) -> dict[str, str | int | bool]:
+    wanted: dict[str, str | int | bool] = {
+        "sam.session_name": session_name(plan, node.name, run),
+        "api.port": node.port,
+        "general.data_dir": _data_dir(document),
+    }
+    preferences = _get(document, "kad", "preferences_kad_path")
+    if preferences is not None and not _stays_inside(str(preferences)):
+        # An absolute path would share one Kad id between the source and every copy of it: such
+        # nodes ignore each other (contract §1).
+        wanted["kad.preferences_kad_path"] = DEFAULT_PREFERENCES
+    if not plan.keep_config:
+        wanted |= {
+            "general.auto_open_ui": False,
+            # A fixed port makes a re-creation of the SAM session fatal (contract §3.5).
+            "sam.forward_port": 0,
+            "kad.service_runtime_secs": 0,
+            # Rate limits also serve all limited routes one at a time: one slow call would delay
+            # every status (contract §5.2).
+            "api.rate_limit_enabled": False,
+        }
+    return wanted
+
+
+def _data_dir(document: tomlkit.TOMLDocument) -> str:
+    configured = _get(document, "general", "data_dir")
+    if isinstance(configured, str) and configured and _stays_inside(configured):
+        return str(configured)
+    return "data"
+
+
+def _stays_inside(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return not pure.is_absolute() and ".." not in pure.parts and pure.parts != ()
+
+
+def _status_window_s(document: tomlkit.TOMLDocument) -> float:
+    value = _get(document, "sim", "status_every_secs") or _get(
+        document, "kad", "service_status_every_secs"
+    )
+    if (
+        _get(document, "sim", "status_every_secs") is not None
+        and isinstance(value, int | float)
+        and value > 0
+    ):
+        return float(value)
+    if isinstance(value, int | float):
+        return max(float(value), MIN_STATUS_WINDOW_S)
+    return DEFAULT_STATUS_WINDOW_S
+
+
+def _parse(text: str, node: NodePlan) -> tomlkit.TOMLDocument:
+    try:
+        return tomlkit.parse(text)
+    except TOMLKitError as error:
+        raise NodeError(
+            "bad_config",
+            f"cannot read {CONFIG} of node {node.name}: {error}; mend it in {node.source}/{CONFIG}",
+        ) from error
+
+
+def _get(document: tomlkit.TOMLDocument, section: str, name: str) -> Any:
+    table = document.get(section)
+    return _plain(table.get(name)) if isinstance(table, Mapping) else None
+
+
+def _plain(value: Any) -> Any:
+    return value.unwrap() if hasattr(value, "unwrap") else value
+
+
+# Contract §3.3: a failed start prints one stderr line in debug notation; these prefixes are all
+# that may be relied on.
+FAILURES: tuple[tuple[str, str], ...] = (
+    (
+        "Error: App(SingleInstance(AlreadyRunning",
+        "another rust-mule already runs on this data dir and holds its lock",
+    ),
+    ("Error: LoadConfig(ParseToml", "config.toml is not valid TOML, or a value has the wrong type"),
+    ("Error: LoadConfig(Read", "config.toml cannot be read"),
+    ("Error: InvalidConfig(", "a value in config.toml is refused by the node"),
+    (
+        'Error: App(Sam(Io { op: "bind UDP socket for SAM forwarding"',
+        "the UDP port sam.forward_port is taken",
+    ),
+    (
+        'Error: App(Sam(Io { op: "connect',
+        "the SAM bridge cannot be reached: does the I2P router run, with SAM at sam.host:sam.port?",
+    ),
+    (
+        "Error: App(Sam(Timeout",
+        "the SAM bridge does not answer: the I2P router is still starting, or overloaded",
+    ),
+    ("Error: App(Sam(Closed", "the SAM bridge closed the connection"),
+    ("Error: App(Bootstrap(Sam(Closed", "the SAM bridge closed the connection during bootstrap"),
+    ("Error: App(Sam(ReplyError", "the SAM bridge refused the session"),
+    (
+        'Error: App(InvalidState("decoded SAM PUB key has wrong length',
+        "the bridge makes destinations of another size than 387 bytes; delete sam.keys first",
+    ),
+    ("Error: App(SamKeys(", "sam.keys is damaged"),
+    ("Error: App(Kad(", "preferencesKad.dat is damaged"),
+    ("Error: App(UdpKey(", "kad_udp_key_secret.dat has the wrong size"),
+    ("Error: App(Nodes(Read", "the contact file cannot be read"),
+    ("Error: App(Nodes(InvalidFormat", "the contact file is damaged or of another version"),
+    (
+        'Error: App(Bootstrap(InvalidState("no bootstrap nodes provided',
+        "nodes.dat has no usable contact",
+    ),
+)
+PANIC = re.compile(r"thread '.*'( \(\d+\))? panicked at")
+FATAL = re.compile(r"^Error: ")
+
+
+def explain_failure(stderr_line: str) -> str | None:
+    """Helping words for a node's `Error: …` line (contract §3.3); None for an unknown one."""
+    for prefix, meaning in FAILURES:
+        if stderr_line.startswith(prefix):
+            return meaning
+    return None
+
+
+def is_panic(stderr_line: str) -> bool:
+    """Whether a stderr line announces a panic (contract §8)."""
+    return PANIC.search(stderr_line) is not None
+
+
+def is_fatal(stderr_line: str) -> bool:
+    """Whether a stderr line is the one line of a failed start (contract §3.3)."""
+    return FATAL.match(stderr_line) is not None
+
+
+def node_environment(plan: Plan, *, nonce: str, user: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a node, built rather than inherited.
+
+    Args:
+        plan: its `node_env` adds to and overrides the built values, the user's own and the nonce
+            excepted.
+        nonce: the run's label in `/proc/<pid>/environ`.
+        user: HOME, USER and LOGNAME of the submitter.
+    """
+    base = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "NO_COLOR": "1",
+        "RUST_BACKTRACE": "1",
+    }
+    return {**base, **dict(plan.node_env), **user, "SOAK_RUN_NONCE": nonce}

@@ -1,0 +1,157 @@
+"""The rust-mule driver's HTTP half: one node's routes as calls (node contract §§5–7).
+
+Owns the token: it is sent only after the connection was verified, re-read when the node answers
+403, and every value ever read is reported to `on_token` so that bundles can be cleaned of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from soakd.core.errors import NodeError
+
+HTTP_OK = 200
+HTTP_FORBIDDEN = 403
+HTTP_UNAVAILABLE = 503
+API = "/api/v1"
+MAX_ERROR_BODY = 120
+
+
+class Answer(Protocol):
+    """What a node answered: HTTP status and the whole body."""
+
+    status: int
+    body: bytes
+
+
+class Http(Protocol):
+    """One verified connection to one node (`soakd.edge.node_api.NodeApi`)."""
+
+    async def call(
+        self, method: str, path: str, *, token: str | None, body: dict[str, Any] | None = None
+    ) -> Answer:
+        """Sends one request and returns the answer, whatever its status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Answer of `GET /kad/sources/<id>`: the raw body and the source ids in it, in order."""
+
+    body: str
+    source_ids: tuple[str, ...]
+
+
+class RustMuleApi:
+    """The routes of one node that a soak uses.
+
+    Every method raises `NodeError` when the node's answer cannot be used, and lets the HTTP layer's
+    own errors pass.
+    """
+
+    def __init__(
+        self,
+        http: Http,
+        read_token: Callable[[], Awaitable[str]],
+        on_token: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """Wraps `http`; `read_token` reads `api.token` now, `on_token` hears of each new value."""
+        self._http = http
+        self._read_token = read_token
+        self._on_token = on_token
+        self._token: str | None = None
+
+    async def status(self) -> tuple[int, str]:
+        """HTTP status and raw body of `GET /status`; 503 is warm-up, 403 a wrong token."""
+        answer = await self._call("GET", "/status")
+        return answer.status, answer.body.decode("utf-8", "replace")
+
+    async def status_snapshot(self) -> tuple[str, dict[str, Any]]:
+        """Raw body and object of a status that must be there (the node is past its warm-up)."""
+        body, data = await self._json("GET", "/status", None)
+        if not isinstance(data.get("uptime_secs"), int):
+            raise NodeError(
+                "bad_answer", f"cannot use the status: no uptime_secs in {_short(body)}"
+            )
+        return body, data
+
+    async def publish_source(self, file_id: str, size_bytes: int) -> str:
+        """Queues a source publish; returns the raw answer."""
+        return await self._queued("/kad/publish_source", file_id, size_bytes)
+
+    async def search_sources(self, file_id: str, size_bytes: int) -> str:
+        """Queues a source search; returns the raw answer."""
+        return await self._queued("/kad/search_sources", file_id, size_bytes)
+
+    async def sources(self, file_id: str) -> Sources:
+        """What the node's table holds for a file: own, stored and found rows (contract §7.1)."""
+        body, data = await self._json("GET", f"/kad/sources/{file_id}", None)
+        rows = data.get("sources")
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and isinstance(row.get("source_id_hex"), str) for row in rows
+        ):
+            raise NodeError(
+                "bad_answer", f"cannot read the sources: {_short(body)} is not a source list"
+            )
+        return Sources(body, tuple(row["source_id_hex"] for row in rows))
+
+    async def forget_token(self) -> None:
+        """Makes the next call read the token file again."""
+        self._token = None
+
+    async def _queued(self, path: str, file_id: str, size_bytes: int) -> str:
+        body, data = await self._json(
+            "POST", path, {"file_id_hex": file_id, "file_size": size_bytes}
+        )
+        if data.get("queued") is not True:
+            raise NodeError(
+                "bad_answer", f"cannot use the answer of {path}: {_short(body)} does not say queued"
+            )
+        return body
+
+    async def _json(
+        self, method: str, path: str, body: dict[str, Any] | None
+    ) -> tuple[str, dict[str, Any]]:
+        answer = await self._call(method, path, body)
+        text = answer.body.decode("utf-8", "replace")
+        if answer.status != HTTP_OK:
+            raise NodeError(
+                "bad_status",
+                f"cannot use the answer of {path}: HTTP {answer.status} {_short(text)}",
+            )
+        try:
+            data = json.loads(answer.body)
+        except ValueError as error:
+            raise NodeError(
+                "bad_answer", f"cannot read the answer of {path}: {_short(text)} is not JSON"
+            ) from error
+        if not isinstance(data, dict):
+            raise NodeError(
+                "bad_answer", f"cannot read the answer of {path}: {_short(text)} is not an object"
+            )
+        return text, data
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """One call with the node's token; on a 403 the token file is read again, once."""
+        known = self._token
+        token = known if known is not None else await self._fresh_token()
+        answer = await self._http.call(method, API + path, token=token, body=body)
+        if answer.status == HTTP_FORBIDDEN and known is not None:
+            token = await self._fresh_token()
+            if token != known:
+                answer = await self._http.call(method, API + path, token=token, body=body)
+        return answer
+
+    async def _fresh_token(self) -> str:
+        token = await self._read_token()
+        if token != self._token:
+            await self._on_token(token)
+        self._token = token
+        return token
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= MAX_ERROR_BODY else flat[:MAX_ERROR_BODY] + "…")

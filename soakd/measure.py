@@ -1,0 +1,203 @@
+"""The measuring part of a run: round after round until deadline, round count, or a cut.
+
+Straight-line on purpose: what a round is stands in the scenario's machine, what ends the run is
+decided by the run's. Accounting: the deadline is the last instant at which a round may start; the
+round under way is finished and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from soakd.core import rows, run_state
+from soakd.core.errors import NodeError
+from soakd.core.plan import Plan
+from soakd.core.rounds import Cut, NodeDown, RoundResult, RoundSpec
+from soakd.edge.clock import boot_now, sleep_until_boot
+from soakd.node import LiveNode
+from soakd.records import Records
+from soakd.scenarios.source_probe import Player, random_file
+
+CHECKPOINT_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Who publishes and who searches."""
+
+    publisher: LiveNode
+    searcher: LiveNode
+
+
+def default_pair(plan: Plan, nodes: dict[str, LiveNode]) -> Pair:
+    """The first node with each role: A publishes, B searches."""
+    columns = pair_columns(plan, cold=False)
+    return Pair(nodes[columns.publisher], nodes[columns.searcher])
+
+
+def pair_columns(plan: Plan, *, cold: bool) -> rows.Pair:
+    """The columns of a round that the plan knows."""
+
+    def with_role(role: str) -> str:
+        return next(node.name for node in plan.nodes if role in node.roles)
+
+    publisher, searcher = with_role("publisher"), with_role("searcher")
+    return rows.Pair("1", publisher, searcher, f"source:{publisher}>{searcher}", cold)
+
+
+class Measure:
+    """Plays the rounds of one run; `phase` and `round_number` show where it is."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        nodes: dict[str, LiveNode],
+        records: Records,
+        on_progress: Callable[[bool], None],
+        checkpoint: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Prepares; `run` starts.
+
+        Args:
+            plan: waits, rechecks and the round target.
+            nodes: every live node by name.
+            records: where rounds go; its last round number is continued.
+            on_progress: hears of each new phase, and whether it will last.
+            checkpoint: stores the counters; called now and then, since the records are ahead of it
+                anyway.
+        """
+        self.phase: str | None = None
+        self.round_number: int | None = None
+        self._plan = plan
+        self._nodes = nodes
+        self._pair = default_pair(plan, nodes)
+        self._records = records
+        self._on_progress = on_progress
+        self._checkpoint = checkpoint
+        self._checkpoint_due_s = boot_now()
+        self._cut: Cut | NodeDown | None = None
+        self._player: Player | None = None
+        self._pause: trio.CancelScope | None = None
+        self._rechecks = 0
+        # Without waits thousands of phases pass in a second: nobody needs to see each.
+        self._hurries = plan.wait_between_s == 0
+
+    def interrupt(self, event: Cut | NodeDown) -> None:
+        """Ends measuring at once; the round under way is recorded with the event as its cause."""
+        if self._cut is None:
+            self._cut = event
+            if self._player is not None:
+                self._player.interrupt(event)
+            if self._pause is not None:
+                self._pause.cancel()
+
+    async def run(self, running: run_state.Running) -> run_state.Event | None:
+        """Plays rounds and returns the event that ended them; None when it was interrupted.
+
+        Raises:
+            HostError: a record could not be written.
+        """
+        while self._cut is None:
+            if running.deadline_s is not None and boot_now() >= running.deadline_s:
+                self._records.marker(rows.deadline_reached())
+                return run_state.DeadlineReached()
+            if self._plan.rounds is not None and self._records.last_round >= self._plan.rounds:
+                return run_state.RoundsDone()
+            await self._one_round(running)
+            if self._cut is None:
+                await self._wait_between(running.deadline_s)
+        return None
+
+    async def _one_round(self, running: run_state.Running) -> None:
+        spec = self._spec(running)
+        self.round_number, self._rechecks = spec.number, 0
+        remaining_s = None if running.deadline_s is None else running.deadline_s - boot_now()
+        self._records.marker(rows.timer(remaining_s, spec.number))
+        self._records.marker(rows.round_begin(spec.number, spec.file_id, spec.file_size))
+        self._player = Player(
+            spec, self._pair.publisher, self._pair.searcher, self._snapshots, self._phase_changed
+        )
+        try:
+            result = await self._player.play()
+        finally:
+            self._player = None
+        if result.outcome == "late":
+            self._records.marker(rows.miss_recheck_hit(spec.number, result.rechecks, spec.file_id))
+        await self._records.round(result, self._pair.publisher.kad_id)
+        self._note_failures(result)
+        self._set_phase("wait_between")
+        if boot_now() >= self._checkpoint_due_s:
+            self._checkpoint_due_s = boot_now() + CHECKPOINT_EVERY_S
+            await self._checkpoint()
+
+    def _spec(self, running: run_state.Running) -> RoundSpec:
+        plan = self._plan
+        file_id, size = random_file()
+        pair = pair_columns(plan, cold=running.cold)
+        return RoundSpec(
+            number=self._records.last_round + 1,
+            measurement=pair.measurement,
+            publisher=pair.publisher,
+            searcher=pair.searcher,
+            flow=pair.flow,
+            file_id=file_id,
+            file_size=size,
+            cold=pair.cold,
+            wait_publish_s=plan.wait_publish_s,
+            wait_search_s=plan.wait_search_s,
+            read_every_s=plan.read_every_s,
+            recheck_attempts=plan.miss_recheck_attempts,
+            recheck_delay_s=plan.miss_recheck_delay_s,
+        )
+
+    async def _snapshots(self) -> None:
+        failures = []
+        for name, node in self._nodes.items():
+            try:
+                self._records.round_status(name, await node.status())
+            except NodeError as error:
+                failures.append(f"{name}: {error.message}")
+        publisher, player = self._pair.publisher, self._player
+        if publisher.kad_id is None and player is not None:
+            await publisher.learn_kad_id(player.spec.file_id)
+        if failures:
+            raise NodeError(
+                "no_snapshot", f"cannot take the status snapshots: {'; '.join(failures)}"
+            )
+
+    def _note_failures(self, result: RoundResult) -> None:
+        if result.error is not None:
+            step, text = result.error
+            self._records.marker(rows.warn(f"round={result.spec.number} {step} failed: {text}"))
+            self._records.event(
+                "round_error", None, {"round": result.spec.number, "step": step, "text": text}
+            )
+        for step, text in result.notes:
+            self._records.event(
+                "step_failed", None, {"round": result.spec.number, "step": step, "text": text}
+            )
+
+    def _phase_changed(self, phase: str) -> None:
+        if phase == "wait_recheck" and self.phase != phase and self._player is not None:
+            self._rechecks += 1
+            spec = self._player.spec
+            self._records.marker(
+                rows.miss_recheck(spec.number, self._rechecks, spec.recheck_delay_s, spec.file_id)
+            )
+        self._set_phase(phase)
+
+    def _set_phase(self, phase: str) -> None:
+        if phase != self.phase:
+            self.phase = phase
+            self._on_progress(phase.startswith("wait_") and not self._hurries)
+
+    async def _wait_between(self, deadline_s: float | None) -> None:
+        until_s = boot_now() + self._plan.wait_between_s
+        if deadline_s is not None:
+            until_s = min(until_s, deadline_s)
+        with trio.CancelScope() as self._pause:
+            await sleep_until_boot(until_s)
+        self._pause = None

@@ -1,0 +1,210 @@
+"""One live node of a run: its verified connection, its calls, and what is sampled from it.
+
+Decides nothing about the run: what it notices goes to the `NodeSink` as events and samples. The
+process itself belongs to the shim; here it is only a pid with start ticks, used to prove that
+whoever listens on the node's port is the node.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+import trio
+
+from soakd.core import readiness
+from soakd.core.errors import NodeError, SoakError
+from soakd.core.plan import NodePlan
+from soakd.drivers.rust_mule import NodeConfig
+from soakd.drivers.rust_mule_api import (
+    HTTP_FORBIDDEN,
+    HTTP_OK,
+    HTTP_UNAVAILABLE,
+    RustMuleApi,
+    Sources,
+)
+from soakd.edge import ports, telemetry
+from soakd.edge.clock import boot_now
+from soakd.edge.node_api import NodeApi, NodeCallError
+
+RESOURCE_SAMPLE_S = 10.0
+STALLED_WINDOWS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The node's process as the shim reported it; `uid` is whose it must be."""
+
+    pid: int
+    ticks: int
+    uid: int
+
+
+class NodeSink(Protocol):
+    """Where a node's observations go."""
+
+    def event(self, kind: str, node: str | None, data: dict[str, Any]) -> None:
+        """Something worth a line in events.ndjson."""
+
+    def status_sample(self, node: str, body: str) -> None:
+        """A status snapshot that was not seen before."""
+
+    def resources(self, node: str, sample: dict[str, Any]) -> None:
+        """RSS, CPU time, descriptors and threads of the process."""
+
+
+class LiveNode:
+    """A launched node. `close` it when the process is gone or soakd lets go of the run."""
+
+    def __init__(
+        self,
+        plan: NodePlan,
+        config: NodeConfig,
+        process: Process,
+        read_file: Callable[[str], Awaitable[bytes]],
+        on_token: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """Connects nothing yet.
+
+        Args:
+            plan: name and port.
+            config: what was staged: where the token file is, how long a status window is.
+            process: whose listener the port must be.
+            read_file: reads a file of the node's folder, as the node's user.
+            on_token: hears of every new token value, before it is used.
+        """
+        self.name = plan.name
+        self.config = config
+        self.process = process
+        self.kad_id: str | None = None
+        self._read_file = read_file
+        self._http = NodeApi(plan.host, plan.port, self._verify)
+        self._api = RustMuleApi(self._http, self._token, on_token)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._http.aclose()
+
+    # -- calls of a round ----------------------------------------------------------------------
+
+    async def publish_source(self, file_id: str, size_bytes: int) -> str:
+        """Queues a publish; raises `SoakError` when the node did not say queued."""
+        return await self._api.publish_source(file_id, size_bytes)
+
+    async def search_sources(self, file_id: str, size_bytes: int) -> str:
+        """Queues a search; raises `SoakError` when the node did not say queued."""
+        return await self._api.search_sources(file_id, size_bytes)
+
+    async def sources(self, file_id: str) -> Sources:
+        """Reads the source table for a file; raises `SoakError` when there is no usable answer."""
+        return await self._api.sources(file_id)
+
+    async def status(self) -> str:
+        """Raw body of the last snapshot; raises `SoakError` when there is no usable answer."""
+        body, _ = await self._api.status_snapshot()
+        return body
+
+    async def learn_kad_id(self, file_id: str) -> None:
+        """Learns the node's own Kad id from its publish: a fresh id has no other source there."""
+        if self.kad_id is None:
+            ids = (await self._api.sources(file_id)).source_ids
+            self.kad_id = ids[0] if len(ids) == 1 else None
+
+    # -- readiness -----------------------------------------------------------------------------
+
+    async def readiness(self) -> readiness.Answer:
+        """What `GET /status` says about readiness now; never raises for what a node does."""
+        try:
+            status, body = await self._api.status()
+        except NodeCallError as error:
+            return (
+                readiness.Refused()
+                if error.kind in ("refused", "lost")
+                else readiness.Bad(error.message)
+            )
+        except SoakError as error:
+            # Before the node has written its token it does not listen either.
+            return readiness.Refused() if error.code == "no_token" else readiness.Bad(error.message)
+        if status == HTTP_OK:
+            return readiness.Ready()
+        if status == HTTP_UNAVAILABLE:
+            return readiness.Warming503()
+        if status == HTTP_FORBIDDEN:
+            await self._api.forget_token()
+            return readiness.Forbidden403()
+        return readiness.Bad(f"HTTP {status} {body[:120]!r}")
+
+    # -- tasks ---------------------------------------------------------------------------------
+
+    async def watch_status(self, sink: NodeSink) -> NoReturn:
+        """Reads the status at half its window; hands on each snapshot once, notices a stall."""
+        uptime: int | None = None
+        changed_s = boot_now()
+        stalled = False
+        while True:
+            try:
+                body, data = await self._api.status_snapshot()
+            except SoakError as error:
+                sink.event("status_sample_failed", self.name, {"text": error.message})
+            else:
+                now_s = boot_now()
+                if data["uptime_secs"] != uptime:
+                    if uptime is not None and data["uptime_secs"] < uptime:
+                        sink.event(
+                            "service_loop_restarted",
+                            self.name,
+                            {"uptime_before_s": uptime, "uptime_s": data["uptime_secs"]},
+                        )
+                    uptime, changed_s, stalled = data["uptime_secs"], now_s, False
+                    sink.status_sample(self.name, body)
+                elif (
+                    not stalled
+                    and now_s - changed_s > STALLED_WINDOWS * self.config.status_window_s + 1
+                ):
+                    stalled = True
+                    sink.event(
+                        "loop_stalled",
+                        self.name,
+                        {"uptime_s": uptime, "for_s": round(now_s - changed_s, 1)},
+                    )
+            await trio.sleep(self.config.status_window_s / 2)
+
+    async def watch_resources(self, sink: NodeSink) -> None:
+        """Samples the process every ten seconds until it is gone."""
+        while (sample := telemetry.sample(self.process.pid, self.process.ticks)) is not None:
+            sink.resources(self.name, sample.to_dict())
+            await trio.sleep(RESOURCE_SAMPLE_S)
+
+    # -- inner ---------------------------------------------------------------------------------
+
+    async def _token(self) -> str:
+        try:
+            data = await self._read_file(self.config.file("api.token"))
+        except SoakError as error:
+            raise NodeError(
+                "no_token", f"cannot read the API token of node {self.name}: {error.message}"
+            ) from error
+        return data.decode("ascii", "replace").strip()
+
+    def _verify(self, port: int, host: str) -> None:
+        """Proves that the listener is the node before any token is sent to it.
+
+        Raises:
+            NodeError: nobody's or somebody else's process listens there.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = ports.listener_of(port, family)
+        if listener is None:
+            raise NodeError(
+                "foreign",
+                f"cannot talk to node {self.name}: /proc/net shows no listener on {host}:{port}",
+            )
+        uid, inode = listener
+        if uid != self.process.uid or not ports.owns_inode(self.process.pid, inode):
+            raise NodeError(
+                "foreign",
+                f"cannot talk to node {self.name}: {host}:{port} is held by"
+                f" {ports.describe_listener(uid, inode)}",
+            )

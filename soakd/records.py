@@ -1,0 +1,205 @@
+"""Everything a run writes about itself, in the order that makes it trustworthy.
+
+`rounds.ndjson` is the truth about rounds: a round is reported (counted, shown, checkpointed) only
+after its line is on the disk. The other files follow it. One `Records` per live run; it owns the
+counters and the numbering of events. Called by `run` and `measure`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from soakd.core import rows, stats
+from soakd.core.model import Outcome
+from soakd.core.rounds import RoundResult
+from soakd.edge.clock import boot_now, rfc3339, script_time, wall_now
+from soakd.edge.journal import RunFolder
+
+RUNNER_LOG = "logs/runner.log"
+SOAK_LOG = "logs/soak.log"
+ROUNDS = "logs/rounds.ndjson"
+ROUNDS_TSV = "logs/rounds.tsv"
+STATUS = "logs/status.ndjson"
+SAMPLES = "logs/status_samples.ndjson"
+EVENTS = "logs/events.ndjson"
+RESOURCES = "logs/resources.ndjson"
+RUNNER_STATE = "runner.state"
+
+
+class Records:
+    """The records of one run; every method but `round` returns without waiting for the disk."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Continues what stands in the folder: counters, round numbers and event numbers go on."""
+        self.folder = folder
+        # A row without its record was never reported: the crash came in between.
+        _keep_lines(folder, ROUNDS_TSV, sum(1 for _ in folder.read_lines(ROUNDS)))
+        counted = rows.counters_from_lines(
+            line.decode("utf-8", "replace") for line in folder.read_lines(ROUNDS)
+        )
+        self.counters, self.last_round = counted
+        self.panics = 0
+        self._events = 0
+        for line in folder.read_lines(EVENTS):
+            self._events += 1
+            self.panics += json.loads(line).get("kind") == "panic"
+
+    def marker(self, text: str) -> None:
+        """One line of `runner.log`, with its time as the scripts wrote it."""
+        self.folder.append(RUNNER_LOG, rows.log_line(script_time(wall_now()), text).encode())
+
+    def soak_log(self, text: str) -> None:
+        """One line of `soak.log`; the triage of the scripts looks for `stop requested` there."""
+        self.folder.append(SOAK_LOG, rows.log_line(script_time(wall_now()), text).encode())
+
+    def event(self, kind: str, node: str | None, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Appends a numbered event and returns it as written."""
+        self._events += 1
+        self.panics += kind == "panic"
+        event = {
+            "n": self._events,
+            "at": rfc3339(wall_now()),
+            "boot_s": round(boot_now(), 3),
+            "kind": kind,
+            "node": node,
+            "data": dict(data),
+        }
+        self.folder.append(EVENTS, _line(event))
+        return event
+
+    def status_sample(self, node: str, body: str) -> None:
+        """A status snapshot that the sampler saw for the first time."""
+        self.folder.append(
+            SAMPLES, rows.status_row(script_time(wall_now()), node.upper(), body).encode()
+        )
+
+    def round_status(self, node: str, body: str) -> None:
+        """The status of a node at the end of a round."""
+        self.folder.append(
+            STATUS, rows.status_row(script_time(wall_now()), node.upper(), body).encode()
+        )
+
+    def resources(self, node: str, sample: Mapping[str, Any]) -> None:
+        """A sample of a node's process."""
+        self.folder.append(RESOURCES, _line({"at": rfc3339(wall_now()), "node": node, **sample}))
+
+    async def round(self, result: RoundResult, publisher_id: str | None) -> None:
+        """Records a round durably, then counts it; shielded, so that a stop cannot lose it.
+
+        Raises:
+            HostError: the disk refuses; the round is not counted.
+        """
+        now_s, now_wall = boot_now(), wall_now()
+
+        def wall(boot_s: float) -> str:
+            return rfc3339(now_wall - (now_s - boot_s))
+
+        record = rows.round_record(
+            result,
+            started_at=wall(result.started_at_s),
+            publish_at=None if result.publish_at_s is None else wall(result.publish_at_s),
+            ended_at=wall(result.ended_at_s),
+            publisher_id=publisher_id,
+        )
+        row = rows.tsv_row(
+            script_time(now_wall),
+            result.spec.number,
+            result.spec.file_id,
+            result.publish_body,
+            result.search_body,
+            result.final_body,
+        )
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(
+                self._write_round, rows.record_json(record).encode(), row.encode()
+            )
+        self._count(result.spec.number, result.outcome, prestored=result.prestored)
+
+    async def skip_cut_round(self, pair: rows.Pair, cause: str) -> None:
+        """Records the round that soakd left under way, if there was one, as skipped."""
+        begun = rows.last_round_begun(
+            line.decode("utf-8", "replace") for line in self.folder.read_lines(RUNNER_LOG)
+        )
+        if begun is None or begun.number <= self.last_round:
+            return
+        now = wall_now()
+        record = rows.skipped_record(begun, pair, cause, rfc3339(now))
+        row = rows.tsv_row(script_time(now), begun.number, begun.file_id, "", "", "")
+        line = rows.record_json(record).encode()
+        await trio.to_thread.run_sync(self._write_round, line, row.encode())
+        self._count(begun.number, "skipped", prestored=False)
+
+    def used_bytes(self) -> int:
+        """Size of all records and outputs; the node folders are their user's affair."""
+        return sum(path.stat().st_size for path in (self.folder.path / "logs").iterdir())
+
+    @property
+    def rounds_bytes(self) -> int:
+        """Length of rounds.ndjson: the counters count up to there."""
+        return self.folder.size(ROUNDS)
+
+    def head(self, name: str, count: int) -> bytes:
+        """The first bytes of a file of the run folder; empty if there is none."""
+        try:
+            fd = self.folder.open_file(name)
+        except FileNotFoundError:
+            return b""
+        try:
+            return os.pread(fd, count, 0)
+        finally:
+            os.close(fd)
+
+    async def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Replaces a whole file such as `run.json` durably."""
+        await self.write(name, json.dumps(data, indent=2) + "\n")
+
+    async def write(self, name: str, text: str) -> None:
+        """Replaces a whole file durably.
+
+        Raises:
+            HostError: the disk refuses; the old content stands.
+        """
+        await trio.to_thread.run_sync(self.folder.write_atomic, name, text.encode())
+
+    async def state_file(self, word: str) -> None:
+        """`runner.state` as the scripts wrote it: running, completed, failed or stopped."""
+        await self.write(RUNNER_STATE, f"{word}\n")
+
+    def _write_round(self, record: bytes, row: bytes) -> None:
+        # The row first: a crash in between leaves a row too many, which the next open cuts off; a
+        # missing one could not be made again.
+        self.folder.append(ROUNDS_TSV, row)
+        self.folder.sync(ROUNDS_TSV)
+        self.folder.append(ROUNDS, record)
+        self.folder.sync(ROUNDS)
+
+    def _count(self, number: int, outcome: Outcome, *, prestored: bool) -> None:
+        self.counters = stats.add(self.counters, outcome, prestored)
+        self.last_round = number
+
+
+def _line(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def last_sign_of_life(folder: RunFolder) -> float:
+    """When a run was last measured, as far as its files know (epoch seconds)."""
+    names = (RUNNER_LOG, ROUNDS, SAMPLES, EVENTS)
+    return max(
+        (folder.path / name).stat().st_mtime for name in names if (folder.path / name).exists()
+    )
+
+
+def _keep_lines(folder: RunFolder, name: str, wanted: int) -> None:
+    """Cuts a file of lines off behind its `wanted` first ones."""
+    length = 0
+    for number, line in enumerate(folder.read_lines(name), 1):
+        if number > wanted:
+            os.truncate(folder.path / name, length)
+            return
+        length += len(line) + 1

@@ -1,0 +1,1 @@
+"""What a round is: each scenario plays one pure round machine against real nodes."""

@@ -1,0 +1,168 @@
+"""The node folders of a run, worked on through its shim: staged, edited, launched, read.
+
+soakd itself never opens a path below them: every byte comes from or goes through a file verb of
+the shim, which has the submitter's uid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from soakd.core.errors import HostError, NodeError, UserError
+from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
+from soakd.crew import CALL_S, Crew
+from soakd.drivers import rust_mule
+from soakd.drivers.rust_mule import NodeConfig
+from soakd.edge.shim_client import ShimLost, ShimRefused
+from soakd.node import Process
+
+NODE_FILE_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A staged node: its configuration, and the SHA-256 of the program that was copied."""
+
+    config: NodeConfig
+    program_sha256: str
+
+
+def node_folder(node: str) -> str:
+    """Name of a node's folder, in `nodes/` and in bundles, as the scripts had it."""
+    return f"mule-{node}"
+
+
+class Staging:
+    """What is done to the nodes of one run on disk, and their launch."""
+
+    def __init__(self, crew: Crew, plan: Plan, run: str) -> None:
+        """Works through `crew`, which must be hired before anything is done; `run` is `r7`."""
+        self._crew = crew
+        self._plan = plan
+        self._run = run
+
+    async def stage(self, node: NodePlan, sha256: str | None) -> Staged:
+        """Copies a node's folder, edits its configuration and removes what must not be kept.
+
+        Args:
+            node: which node.
+            sha256: of the program as the client saw it; None takes any.
+
+        Raises:
+            SoakError: the copy or the edit failed, or the program is not the one that was
+                submitted.
+        """
+        plan = self._plan
+        copied = await self._crew.call(
+            "stage",
+            timeout_s=plan.staging_timeout_s,
+            node=node.name,
+            source=node.source,
+            dir=node_folder(node.name),
+            exclude=list(rust_mule.COPY_EXCLUDE),
+            by_content=list(rust_mule.COPY_BY_CONTENT),
+            max_bytes=rust_mule.MAX_FOLDER_BYTES,
+        )
+        program = self._checked_program(node, copied["sha256"].get(PROGRAM), sha256)
+        text = await self._read_text(node.name, CONFIG) if CONFIG in copied["sha256"] else None
+        config = rust_mule.edit_config(text, plan, node, self._run)
+        await self._crew.connection.replace_file(
+            node.name, CONFIG, config.text.encode(), NODE_FILE_MODE
+        )
+        if await self._read_text(node.name, CONFIG) != config.text:
+            raise HostError(
+                "internal", f"cannot edit {CONFIG} of node {node.name}: it reads back different"
+            )
+        doomed = [
+            config.file(rust_mule.LOCK_FILE),
+            *(config.identity if plan.fresh_identity else ()),
+        ]
+        for path in doomed:
+            await self._crew.call("remove", node=node.name, path=path)
+        return Staged(config, program)
+
+    async def launch(self, node: NodePlan, env: dict[str, str]) -> Process:
+        """Executes a staged node and checks that what runs is the staged file, in its own folder.
+
+        Raises:
+            NodeError: it could not be executed, or something else runs.
+            HostError: the shim is lost.
+        """
+        try:
+            facts = await self._crew.connection.call(
+                "launch",
+                timeout_s=CALL_S,
+                node=node.name,
+                argv=[f"./{PROGRAM}"],
+                env=env,
+                rlimits={},
+            )
+        except ShimRefused as refusal:
+            raise NodeError(
+                "node_not_executed", f"cannot start node {node.name}: {refusal.text}"
+            ) from refusal
+        except ShimLost as lost:
+            raise HostError(
+                "internal", f"cannot start node {node.name}: the shim is lost ({lost})"
+            ) from lost
+        if facts["exe_ino"] is not None:
+            runs_itself = (facts["exe_dev"], facts["exe_ino"]) == (
+                facts["file_dev"],
+                facts["file_ino"],
+            )
+            if not facts["cwd_ok"] or not (runs_itself or facts["script"]):
+                raise NodeError(
+                    "node_not_executed",
+                    f"cannot verify node {node.name}: pid {facts['pid']} does not run the staged"
+                    f" {PROGRAM}",
+                )
+        return Process(int(facts["pid"]), int(facts["ticks"]), self._crew.uid)
+
+    def node_env(self) -> dict[str, str]:
+        """The environment of every node of the run."""
+        user = {
+            "HOME": self._crew.account.home,
+            "USER": self._crew.account.name,
+            "LOGNAME": self._crew.account.name,
+        }
+        return rust_mule.node_environment(self._plan, nonce=self._crew.nonce, user=user)
+
+    def file_reader(self, node: str) -> Callable[[str], Any]:
+        """A function that reads a file of a node's folder through the shim, as the node's user."""
+
+        async def read(path: str) -> bytes:
+            try:
+                return await self._crew.connection.read_file(node, path)
+            except ShimRefused as refusal:
+                raise NodeError("no_file", refusal.text) from refusal
+            except ShimLost as lost:
+                raise HostError(
+                    "internal", f"cannot read {path} of node {node}: the shim is lost ({lost})"
+                ) from lost
+
+        return read
+
+    def _checked_program(self, node: NodePlan, found: str | None, submitted: str | None) -> str:
+        if found is None:
+            raise UserError(
+                "refused", f"cannot stage node {node.name}: there is no {PROGRAM} in {node.source}"
+            )
+        if submitted is not None and found != submitted and not self._plan.latest:
+            raise UserError(
+                "refused",
+                f"cannot stage node {node.name}: {PROGRAM} changed since you queued it"
+                f" ({node.source}); submit again, or use --latest",
+            )
+        return found
+
+    async def _read_text(self, node: str, path: str) -> str:
+        try:
+            return (await self._crew.connection.read_file(node, path)).decode()
+        except UnicodeDecodeError as error:
+            raise NodeError(
+                "bad_config", f"cannot read {path} of node {node}: it is not UTF-8"
+            ) from error
+        except (ShimRefused, ShimLost) as error:
+            raise HostError("internal", f"cannot read {path} of node {node}: {error}") from error
