@@ -1,0 +1,9 @@
+"""`python -m soakctl`, for those whose PATH does not have the script."""
+
+from __future__ import annotations
+
+import sys
+
+from soakctl.main import main
+
+sys.exit(main())

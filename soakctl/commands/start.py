@@ -1,0 +1,71 @@
+"""`soakctl start [DURATION]`: check as the user, submit, and return while the soak goes on."""
+
+from __future__ import annotations
+
+import argparse
+
+from soakctl.arguments import seconds
+from soakctl.displays import display_for
+from soakctl.ending import conclude
+from soakctl.planning import start_request
+from soakctl.render import safe, utc
+from soakctl.session import Session
+from soakctl.watching import Display, Follower, Silent
+
+_EPILOG = """\
+Without --plan the environment shapes the plan, as it did for the scripts: ROOT A_SRC B_SRC
+A_URL B_URL RUN_ROOT WAIT_PUBLISH WAIT_SEARCH WAIT_BETWEEN READ_EVERY MISS_RECHECK_ATTEMPTS
+MISS_RECHECK_DELAY READY_TIMEOUT_SECS SOAK_FRESH_IDENTITY SOAK_RUN_TAG.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the duration and the flags of design §8 that this version has."""
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add(
+        "duration",
+        nargs="?",
+        type=seconds,
+        metavar="DURATION",
+        help="how long rounds may start, as 7200, 90m, 4h or 3d (default 30m)",
+    )
+    add("--rounds", type=int, metavar="N", help="stop after N rounds; alone: no deadline")
+    add("--label", metavar="T", help="a name for lists and for the bundle")
+    add("--plan", metavar="FILE", help="a plan in TOML instead of the environment")
+    add("--set", action="append", metavar="K=V", help="set one field of the plan")
+    add("--latest", action="store_true", help="take the program as it is when the run's turn comes")
+    add("--keep-config", action="store_true", help="edit only what collides in config.toml")
+    add("--node-env", action="append", metavar="K=V", help="a variable for the nodes")
+    then = parser.add_mutually_exclusive_group()
+    then.add_argument("--wait", action="store_true", help="wait; the exit status is the verdict")
+    then.add_argument("--watch", action="store_true", help="watch; the exit status is the verdict")
+
+
+def run(session: Session, options: argparse.Namespace) -> int:
+    """Submits the soak; with `--wait` or `--watch` the exit status is the verdict."""
+    request = start_request(session, options)
+    with session.connect() as client:
+        started = client.call("run.start", request)
+    run_id = str(started.get("id"))
+    if not (options.wait or options.watch):
+        if session.json:
+            session.emit(started)
+        else:
+            session.say(_started(started))
+            session.note(f"follow it: soakctl watch {run_id}     end it: soakctl stop {run_id}")
+        return 0
+    session.note(_started(started))
+    display: Display = display_for(session) if options.watch else Silent()
+    return conclude(session, Follower(session, display).follow(run_id))
+
+
+def _started(started: dict[str, object]) -> str:
+    parts = [f"{safe(started.get('id'))} {safe(started.get('state'))}"]
+    if started.get("position"):
+        parts.append(f"position {started['position']}")
+    if started.get("reason"):
+        parts.append(f"waits for: {safe(started['reason'])}")
+    if started.get("expected_start"):
+        parts.append(f"expected start {utc(started['expected_start'])}")
+    return " · ".join(parts)

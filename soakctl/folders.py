@@ -1,0 +1,86 @@
+"""What `start` checks as the user before it submits: soakd itself never looks at a path of theirs.
+
+All problems are found at once, each with the node it concerns; what passes is hashed, so that soakd
+can tell later whether the program changed while the run was queued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tomllib
+from collections.abc import Callable
+
+from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
+
+
+def check_folders(plan: Plan) -> tuple[dict[str, str], list[str]]:
+    """Checks every node's folder.
+
+    Returns:
+        SHA-256 of the program by node name (only of usable folders), and the problems.
+    """
+    sha256: dict[str, str] = {}
+    problems: list[str] = []
+    for node in plan.nodes:
+        found = _check_folder(node)
+        if not found:
+            found = [
+                *_checked(_check_program, node, PROGRAM),
+                *_checked(_check_config, node, CONFIG),
+            ]
+        if not found:
+            with open(os.path.join(node.source, PROGRAM), "rb") as program:
+                sha256[node.name] = hashlib.file_digest(program, "sha256").hexdigest()
+        problems += [f"node {node.name}: {problem}" for problem in found]
+    return sha256, problems
+
+
+def _check_folder(node: NodePlan) -> list[str]:
+    if not os.path.lexists(node.source):
+        return [f"cannot use {node.source}: there is no such folder"]
+    if not os.path.isdir(node.source):
+        return [f"cannot use {node.source}: it is not a folder"]
+    if not os.access(node.source, os.R_OK | os.X_OK):
+        return [f"cannot use {node.source}: you may not read it"]
+    return []
+
+
+def _checked(check: Callable[[str], str | None], node: NodePlan, name: str) -> list[str]:
+    path = os.path.join(node.source, name)
+    try:
+        problem = check(path)
+    except OSError as error:
+        problem = error.strerror
+    return [f"cannot use {path}: {problem}"] if problem else []
+
+
+def _check_program(path: str) -> str | None:
+    if not os.path.lexists(path):
+        return "it is not there; build the program, or link to target/release/rust-mule"
+    # Follows links: soakd copies the program by content.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        return "it is not a regular file"
+    if not os.access(path, os.R_OK):
+        return "you may not read it"
+    if not os.access(path, os.X_OK):
+        return f"it is not executable; try chmod +x {path}"
+    return None
+
+
+def _check_config(path: str) -> str | None:
+    if not os.path.lexists(path):
+        # soakd makes one
+        return None
+    # A FIFO would block us for ever.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        return "it is not a regular file"
+    try:
+        with open(path, "rb") as file:
+            tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        return f"it is not TOML: {error}"
+    except UnicodeDecodeError:
+        return "it is not TOML: not UTF-8"
+    return None

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from soakctl.bundle_file import BundleFile
+from soakctl.failures import Failure
+from soakd.wire.errors import WireError
+from tests.soakctl.conftest import Soakctl
+from tests.soakctl.fake_soakd import FakeSoakd, Handler, Notify, Params
+
+Capture = pytest.CaptureFixture[str]
+NAME = "soak-box-nightly-20261122T170000Z.tar.gz"
+CONTENT = (b"first ", b"second")
+
+
+def _bundle(name: str = NAME, digest: str | None = None) -> Handler:
+    def handle(_params: Params, notify: Notify) -> dict[str, object]:
+        for seq, data in enumerate(CONTENT, start=1):
+            notify("run.chunk", {"seq": seq, "data": data})
+        whole = b"".join(CONTENT)
+        return {
+            "name": name,
+            "bytes": len(whole),
+            "sha256": digest or hashlib.sha256(whole).hexdigest(),
+        }
+
+    return handle
+
+
+def test_the_bundle_gets_the_name_that_soakd_suggests(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+) -> None:
+    """In the current folder, private, and its path is the output."""
+    soakd.handlers["run.collect"] = _bundle()
+    assert soakctl("collect") == 0
+    assert capsys.readouterr().out == f"./{NAME}\n"
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert (tmp_path / NAME).read_bytes() == b"first second"
+    assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
+    asked = {"run": None, "full": False, "keep_destinations": False}
+    assert soakd.calls == [("run.collect", asked)]
+
+
+def test_output_may_be_a_file_or_a_folder(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+) -> None:
+    """A folder keeps the suggested name."""
+    soakd.handlers["run.collect"] = _bundle()
+    (tmp_path / "out").mkdir()
+    assert soakctl("collect", "r7", "-o", "mine.tgz", "--full", "--keep-destinations") == 0
+    assert soakctl("collect", "r7", "-o", "out", "--json") == 0
+    plain, as_json = capsys.readouterr().out.splitlines()
+    assert plain == "./mine.tgz"
+    assert json.loads(as_json) == {"path": f"out/{NAME}", "bytes": 12}
+    assert (tmp_path / "out" / NAME).exists()
+
+
+def test_nothing_is_ever_overwritten(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+) -> None:
+    """Neither a file that was named nor one that has the suggested name."""
+    soakd.handlers["run.collect"] = _bundle()
+    for name, argv in ((NAME, ()), ("mine.tgz", ("-o", "mine.tgz"))):
+        (tmp_path / name).write_text("precious")
+        assert soakctl("collect", *argv) == 2
+        assert f"{name}: it exists already" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == "precious"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_missing_folder_is_named_before_anything_is_fetched(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """Not after a gigabyte."""
+    assert soakctl("collect", "-o", "no/where.tgz") == 2
+    assert "there is no folder no" in capsys.readouterr().err
+    assert soakd.calls == []
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (_bundle(digest="0" * 64), "other content"),
+        (_bundle(name="../../etc/cron.d/x.tar.gz"), "that soakd suggests"),
+        (_bundle(name=".hidden.tar.gz"), "that soakd suggests"),
+        (_bundle(name="a\nb.tar.gz"), "that soakd suggests"),
+    ],
+)
+def test_what_cannot_be_trusted_leaves_no_file(
+    soakd: FakeSoakd,
+    soakctl: Soakctl,
+    capsys: Capture,
+    tmp_path: Path,
+    handler: Handler,
+    words: str,
+) -> None:
+    """Damage on the way, and names that are more than a name."""
+    soakd.handlers["run.collect"] = handler
+    assert soakctl("collect") == 5
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_of_soakd_leaves_no_file(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+) -> None:
+    """Half a bundle is none."""
+
+    def fail(params: Params, notify: Notify) -> None:
+        notify("run.chunk", {"seq": 1, "data": b"half"})
+        raise WireError("internal", "cannot pack r7: the helper was killed")
+
+    soakd.handlers["run.collect"] = fail
+    assert soakctl("collect") == 5
+    assert "the helper was killed" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_file(soakd: FakeSoakd, tmp_path: Path, child_env: dict[str, str]) -> None:
+    """130, and the part is gone."""
+    begun, end = threading.Event(), threading.Event()
+
+    def endless(_params: Params, notify: Notify) -> dict[str, object]:
+        notify("run.chunk", {"seq": 1, "data": b"half"})
+        begun.set()
+        end.wait(20)
+        return {}
+
+    soakd.handlers["run.collect"] = endless
+    command = [sys.executable, "-m", "soakctl", "--socket", str(soakd.path), "collect"]
+    env = {**child_env, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=env
+    ) as child:
+        assert begun.wait(20)
+        child.send_signal(signal.SIGINT)
+        _out, err = child.communicate(timeout=20)
+    end.set()
+    assert (child.returncode, err) == (130, "\ninterrupted; nothing was written\n")
+    assert [path for path in tmp_path.iterdir() if "coverage" not in path.name] == []
+
+
+def test_without_hard_links_the_file_is_renamed_and_still_nothing_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT and some network file systems know no links."""
+
+    def no_links(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", no_links)
+    for expected in (None, Failure):
+        bundle = BundleFile(str(tmp_path), "soak-r7")
+        bundle.write(b"x")
+        if expected is None:
+            assert bundle.keep("x.tgz") == f"{tmp_path}/x.tgz"
+        else:
+            with pytest.raises(expected, match="exists already"):
+                bundle.keep("x.tgz")
+        bundle.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tgz"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """With what the system says."""
+    with pytest.raises(Failure, match=r"cannot write .*\.part: "):
+        BundleFile(str(tmp_path / "gone"), "soak-r7")
+
+
+def test_a_full_disk_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flush of the clean-up fails as well, the part goes all the same."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    bundle = BundleFile(str(tmp_path), "soak-r7")
+    bundle.write(b"x")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(Failure, match="No space left on device"):
+        bundle.keep("x.tgz")
+    bundle.discard()
+    assert list(tmp_path.iterdir()) == []
