@@ -19,7 +19,6 @@ ADVICE: dict[str, str] = {
     "internal": "this is a fault of soakd, not of your soak; its log has the traceback",
     "version": "upgrade the older of soakctl and soakd, then restart soakd",
     "timeout": "soakd is alive but slow; try again",
-    "refused": "try again later",
 }
 # What a shell shows for a program that SIGPIPE ended.
 BROKEN_PIPE = 141
@@ -72,12 +71,14 @@ def failure_of(error: dict[str, Any]) -> Failure:
     details = error.get("details")
     details = details if isinstance(details, dict) else {}
     problems = details.get("problems")
-    advice = details.get("advice") or ADVICE.get(code)
+    message = str(error.get("message", "cannot say why: soakd sent no message"))
+    # soakd often names the command itself.
+    advice = None if "soakctl " in message else ADVICE.get(code)
     return Failure(
         code,
-        str(error.get("message", "cannot say why: soakd sent no message")),
+        message,
         problems=[str(problem) for problem in problems] if isinstance(problems, list) else (),
-        advice=[str(advice)] if advice else (),
+        advice=[advice] if advice else (),
     )
 
 

@@ -82,7 +82,8 @@ class News:
         if kind in _TOLD_OTHERWISE:
             return []
         facts = dict(event.get("data") or {})
-        text = facts.pop("text", None) or " ".join(f"{key}={value}" for key, value in facts.items())
+        told = facts.get("text") or facts.get("why")
+        text = told or " ".join(f"{key}={value}" for key, value in facts.items())
         where = f" (node {event['node']})" if event.get("node") else ""
         return [paint(safe(f"{kind}{where}: {text}"), "yellow", colours=self._colours)]
 

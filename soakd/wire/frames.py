@@ -9,9 +9,13 @@ anyone who can connect.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, TypeAlias
 
 import msgpack
+
+# `typing`, and what builds classes from annotations, would cost every soakctl call 4 ms.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 MAX_FRAME_BYTES = 1 << 20
 MAX_DATA_BYTES = 128 * 1024
@@ -38,33 +42,72 @@ if msgpack.Unpacker.__module__ != "msgpack._cmsgpack":  # pragma: no cover
     )
 
 
-class Request(NamedTuple):
+class _Frame:
+    """Equality and text by the fields, for tests and logs."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def _fields(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Frame) or type(other) is not type(self):
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    __hash__ = None  # type: ignore[assignment]  # fields may be maps
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{self._fields()!r}"
+
+
+class Request(_Frame):
     """A call that wants an answer with the same `id`.
 
     `problem` is set, and `params` empty, when the params are MessagePack-RPC but not ours: such a
     request is refused without ending the connection.
     """
 
-    id: int
-    method: str
-    params: dict[str, object]
-    problem: str | None = None
+    __slots__ = ("id", "method", "params", "problem")
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the protocol's word
+        method: str,
+        params: dict[str, object],
+        problem: str | None = None,
+    ) -> None:
+        self.id = id
+        self.method = method
+        self.params = params
+        self.problem = problem
 
 
-class Response(NamedTuple):
+class Response(_Frame):
     """The answer to the request `id`: `error` is None or a map with code, message and details."""
 
-    id: int
-    error: dict[str, object] | None
-    result: object
+    __slots__ = ("error", "id", "result")
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the protocol's word
+        error: dict[str, object] | None,
+        result: object,
+    ) -> None:
+        self.id = id
+        self.error = error
+        self.result = result
 
 
-class Notification(NamedTuple):
+class Notification(_Frame):
     """Something said without wanting an answer; `problem` as in `Request`."""
 
-    method: str
-    params: dict[str, object]
-    problem: str | None = None
+    __slots__ = ("method", "params", "problem")
+
+    def __init__(self, method: str, params: dict[str, object], problem: str | None = None) -> None:
+        self.method = method
+        self.params = params
+        self.problem = problem
 
 
 Message: TypeAlias = Request | Response | Notification

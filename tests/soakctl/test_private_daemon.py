@@ -53,7 +53,14 @@ signal.pause()
 _FOREVER = "import signal\nwhile True: signal.pause()\n"
 
 
-def _run(tmp_path: Path, program: str) -> list[str]:
+@pytest.fixture
+def env(child_env: dict[str, str]) -> dict[str, str]:
+    """Return an environment in which our packages are found from any folder."""
+    paths = [str(ROOT), child_env.get("PYTHONPATH", "")]
+    return {**child_env, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _run(tmp_path: Path, program: str, env: dict[str, str]) -> list[str]:
     """Run a private daemon of this program; return what was printed."""
     fake = tmp_path / "python"
     fake.write_text(f"#!{sys.executable}\n{program}")
@@ -64,7 +71,7 @@ def _run(tmp_path: Path, program: str) -> list[str]:
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=env,
     )
     assert ended.stderr == ""
     lines = ended.stdout.splitlines()
@@ -74,26 +81,30 @@ def _run(tmp_path: Path, program: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stubborn", ["", _STUBBORN])
-def test_soakd_and_its_orphans_are_gone_afterwards(tmp_path: Path, stubborn: str) -> None:
+def test_soakd_and_its_orphans_are_gone_afterwards(
+    tmp_path: Path, env: dict[str, str], stubborn: str
+) -> None:
     """A soakd that ignores signals is killed, and what it left behind is found and ended."""
     pids = tmp_path / "pids"
     child = _CHILD.format(pids=str(pids))
     # Its end on SIGINT leaves the child behind, as a crash would.
-    assert _run(tmp_path, stubborn + child + _READY + _FOREVER) == []
+    assert _run(tmp_path, stubborn + child + _READY + _FOREVER, env) == []
     assert not Path(f"/proc/{pids.read_text().strip()}").exists()
 
 
 @pytest.mark.slow
-def test_a_soakd_that_does_not_start_is_quoted(tmp_path: Path) -> None:
+def test_a_soakd_that_does_not_start_is_quoted(tmp_path: Path, env: dict[str, str]) -> None:
     """Its last words are the only clue that a user has."""
     program = "import sys\nprint('cannot open store: disk full', file=sys.stderr)\nsys.exit(78)\n"
-    assert _run(tmp_path, program) == [
+    assert _run(tmp_path, program, env) == [
         "cannot start soakd: it ended with 78|cannot open store: disk full"
     ]
 
 
 @pytest.mark.slow
-def test_soakd_is_told_when_the_demo_is_killed_outright(tmp_path: Path) -> None:
+def test_soakd_is_told_when_the_demo_is_killed_outright(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
     """SIGKILL cannot be caught: the kernel sends soakd a SIGINT instead of us."""
     fake = tmp_path / "python"
     told = tmp_path / "told"
@@ -106,7 +117,7 @@ def test_soakd_is_told_when_the_demo_is_killed_outright(tmp_path: Path) -> None:
         [sys.executable, "-c", _PROGRAM, str(fake)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        env={**env, "PYTHONUNBUFFERED": "1"},
     ) as demo:
         assert demo.stdout is not None
         folder = demo.stdout.readline().strip()

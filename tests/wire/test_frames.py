@@ -39,11 +39,11 @@ def encode(message: Message) -> bytes:
     """Return the frame of any message."""
     match message:
         case Request():
-            return encode_request(*message[:3])
+            return encode_request(message.id, message.method, message.params)
         case Response():
-            return encode_response(*message)
+            return encode_response(message.id, message.error, message.result)
         case Notification():
-            return encode_notification(*message[:2])
+            return encode_notification(message.method, message.params)
 
 
 def pack(value: object) -> bytes:
