@@ -84,7 +84,11 @@ def _open_records(host: Host, row: RunRow, files: ExitStack) -> dict[str, int]:
     files.callback(folder.close)
     records = {}
     for name in sorted(record_names(folder)):
-        fd = folder.open_file(name)
+        try:
+            fd = folder.open_file(name)
+        except FileNotFoundError:
+            # A pid file of a node that has just ended.
+            continue
         files.callback(os.close, fd)
         records[name] = fd
         if name == RUNNER_OUT:
@@ -106,5 +110,10 @@ def record_names(folder: RunFolder) -> Iterator[str]:
     """Every file of the run folder but the shim's lock and socket and the nodes' own folders."""
     for path in (*folder.path.iterdir(), *(folder.path / "logs").iterdir()):
         name = str(path.relative_to(folder.path))
-        if name not in PRIVATE and path.is_file() and not path.is_symlink():
+        if (
+            name not in PRIVATE
+            and path.suffix != ".tmp"
+            and path.is_file()
+            and not path.is_symlink()
+        ):
             yield name

@@ -19,7 +19,7 @@ from soakd.edge.cgroup import Cgroup
 from soakd.edge.clock import boot_id, boot_now
 from soakd.edge.journal import RunFolder
 from soakd.edge.peers import Account
-from soakd.edge.pidfds import wait_for_end
+from soakd.edge.pidfds import kill, start_ticks, wait_for_end
 from soakd.edge.shim_client import (
     ShimConnection,
     ShimFds,
@@ -27,7 +27,6 @@ from soakd.edge.shim_client import (
     ShimRefused,
     SpawnedShim,
     connect_shim,
-    process_ticks,
     spawn_shim,
 )
 from soakd.edge.store import RunRow
@@ -40,6 +39,12 @@ MAX_CONFIG_BYTES = 256 * 1024
 NODE_FILE_MODE = 0o600
 
 Event = dict[str, Any]
+Left = list[tuple[int, int]]
+
+
+def words_of(refusal: ShimRefused) -> str:
+    """What a shim said, fit for every file and wire: names on disk need not be UTF-8."""
+    return refusal.text.encode("utf-8", "backslashreplace").decode()
 
 
 class Crew:
@@ -57,6 +62,7 @@ class Crew:
         self._pid: int | None = None
         self._ticks: int | None = None
         self._nonce = ""
+        self._where: tuple[Path, int] | None = None
 
     @property
     def uid(self) -> int:
@@ -70,8 +76,8 @@ class Crew:
         return self._account
 
     @property
-    def hired(self) -> bool:
-        """Whether there is a shim to stop."""
+    def is_connected(self) -> bool:
+        """Whether the shim can be asked to stop."""
         return self._connection is not None
 
     @property
@@ -92,6 +98,8 @@ class Crew:
         self._account = account
         await self._host.db(self._host.store.set_shim, self._run_id, n=shim_n, nonce=nonce)
         shim = await self._spawn(folder, shim_n, nonce)
+        self._shim, self._pid, self._ticks, self._nonce = shim, shim.pid, shim.ticks, nonce
+        self._where = folder.shim_dir(), shim_n
         try:
             self._contain(shim)
             await self._host.db(
@@ -107,11 +115,10 @@ class Crew:
             self._connection = await connect_shim(folder.shim_dir(), shim_n, self.uid, shim.pid)
         except BaseException as error:
             await shim.abandon()
-            self._drop_cgroup()
+            await self._empty_cgroup()
             if isinstance(error, ShimLost):
                 raise HostError("internal", f"cannot use the shim: {error}") from error
             raise
-        self._shim, self._pid, self._ticks, self._nonce = shim, shim.pid, shim.ticks, nonce
 
     async def rejoin(self, folder: RunFolder, row: RunRow, account: Account) -> Event:
         """Takes over a shim that an earlier soakd started, after checking that it is that shim.
@@ -125,15 +132,17 @@ class Crew:
         self._account = account
         if row.boot_id != boot_id() or row.shim_pid is None or row.shim_ticks is None:
             raise ShimLost("no shim of this boot is on record")
+        # Known from here on, so that force can be used even on a shim that does not answer.
         self._cgroup = Cgroup(Path(row.cgroup)) if row.cgroup else None
-        if process_ticks(row.shim_pid) != row.shim_ticks:
+        self._pid, self._ticks, self._nonce = row.shim_pid, row.shim_ticks, row.nonce or ""
+        self._where = folder.shim_dir(), row.shim_n
+        if start_ticks(row.shim_pid) != row.shim_ticks:
             raise ShimLost(f"the shim (pid {row.shim_pid}) is gone")
         connection = await connect_shim(folder.shim_dir(), row.shim_n, self.uid, row.shim_pid)
         if row.nonce is None or connection.hello.get("nonce") != row.nonce:
             await connection.aclose()
             raise ShimLost(f"the shim (pid {row.shim_pid}) is of another run")
         self._connection = connection
-        self._pid, self._ticks, self._nonce = row.shim_pid, row.shim_ticks, row.nonce
         return connection.hello
 
     async def begin(self, folder: RunFolder, orphan_grace_s: float) -> None:
@@ -169,58 +178,80 @@ class Crew:
         try:
             return await self.connection.call(verb, timeout_s=timeout_s, **params)
         except ShimRefused as refusal:
-            raise UserError("refused", refusal.text) from refusal
+            raise UserError("refused", words_of(refusal)) from refusal
         except ShimLost as lost:
             raise HostError("internal", f"cannot {verb}: the shim is lost ({lost})") from lost
 
-    async def dismiss(self) -> bool:
-        """Ends the shim after the ladder and what is left in its cgroup; True: nothing is left.
+    async def dismiss(self) -> Left:
+        """Ends a shim whose ladder has ended with nothing left; returns what is left all the same.
 
-        Bounded in time. The caller has seen `stopped`, or has lost the shim.
+        Bounded in time.
         """
         try:
             await self.call("end")
         except SoakError:
-            # Lost or refusing: its own end is then forced below, by the cgroup or by PDEATHSIG of
-            # the nodes.
-            await self._kill_cgroup()
-        gone = await self.wait_gone(SHIM_EXIT_S)
+            # Lost or refusing: it is ended by force below.
+            return await self.put_down()
+        with trio.move_on_after(SHIM_EXIT_S):
+            await self._wait_for_shim()
+        return await self.put_down()
+
+    async def put_down(self) -> Left:
+        """Ends by force whatever of the run is still there, the shim first.
+
+        The shim's nodes die with it (PDEATHSIG); the cgroup, where there is one, takes the rest.
+
+        Returns:
+            What could not be ended, as pids with start ticks.
+        """
         await self.close()
-        if self._shim is not None and not gone:
-            await self._shim.abandon()
-            gone = True
-        if self._cgroup is not None:
-            await self._kill_cgroup()
-            return self._drop_cgroup()
-        return gone
+        if self._pid is not None and self._ticks is not None:
+            kill(self._pid, self._ticks)
+            with trio.move_on_after(SHIM_EXIT_S):
+                await self._wait_for_shim()
+        left: Left = []
+        if self._pid is not None and start_ticks(self._pid) == self._ticks:
+            left.append((self._pid, self._ticks or 0))
+        return left + await self._empty_cgroup()
 
-    async def stop_unheard(self, reason: str) -> None:
+    async def stop_unheard(self, reason: str) -> Left:
         """Walks the ladder and ends the shim when nobody reads the shim's news any more."""
-        with trio.move_on_after(ladder_s(self._plan)):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.connection.pump)
-                try:
-                    await self.call("stop", reason=reason)
-                    async for event in self.connection.events:
-                        if event.get("event") == "stopped":
-                            break
-                except (SoakError, trio.ClosedResourceError):
-                    # The shim is lost, and its nodes with it; what is left is ended below.
-                    nursery.cancel_scope.cancel()
-                nursery.cancel_scope.cancel()
-        await self.dismiss()
+        if self._pid is not None and self._where is not None:
+            folder, shim_n = self._where
+            try:
+                self._connection = await connect_shim(folder, shim_n, self.uid, self._pid)
+                await self._walk_ladder(self._connection, reason)
+            except (ShimLost, SoakError):
+                return await self.put_down()
+        return await self.put_down()
 
-    async def wait_gone(self, timeout_s: float) -> bool:
+    async def _walk_ladder(self, connection: ShimConnection, reason: str) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.pump)
+            with trio.move_on_after(ladder_s(self._plan)):
+                await self.call("stop", reason=reason)
+                async for event in connection.events:
+                    if event.get("event") == "stopped":
+                        break
+            nursery.cancel_scope.cancel()
+
+    async def _wait_for_shim(self) -> None:
         """Waits for the shim's end, as its parent or, rejoined, by its identity."""
-        with trio.move_on_after(timeout_s):
-            if self._shim is not None:
-                await self._shim.process.wait()
-                await self._shim.stdin.aclose()
-                return True
-            if self._pid is not None and process_ticks(self._pid) == self._ticks:
-                await wait_for_end(self._pid)
-            return True
-        return False
+        if self._shim is not None:
+            await self._shim.process.wait()
+            await self._shim.stdin.aclose()
+        elif self._pid is not None and self._ticks is not None:
+            await wait_for_end(self._pid, self._ticks)
+
+    async def _empty_cgroup(self) -> Left:
+        if self._cgroup is None:
+            return []
+        self._cgroup.kill()
+        await self._cgroup.wait_empty(CGROUP_EMPTY_S)
+        if self._cgroup.remove():
+            return []
+        identities = ((pid, start_ticks(pid)) for pid in self._cgroup.pids())
+        return [(pid, ticks) for pid, ticks in identities if ticks is not None]
 
     @property
     def nonce(self) -> str:
@@ -273,11 +304,3 @@ class Crew:
                 "cannot contain the run: no cgroup v2 is writable here; set containment to"
                 ' "auto" in soakd.toml to do without',
             )
-
-    async def _kill_cgroup(self) -> None:
-        if self._cgroup is not None:
-            self._cgroup.kill()
-            await self._cgroup.wait_empty(CGROUP_EMPTY_S)
-
-    def _drop_cgroup(self) -> bool:
-        return self._cgroup is None or self._cgroup.remove()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import trio
 
 from soakd.core import gates, rows
@@ -18,42 +16,34 @@ LADDER_SLACK_S = 2.0
 
 
 class Ending:
-    """Brings a stopping run to rest; used once."""
+    """Brings a stopping run to rest; used once.
+
+    Attributes:
+        was_announced: an earlier soakd has written that the run is ending.
+    """
 
     def __init__(self, plan: Plan, crew: Crew, observer: Observer) -> None:
         """Nothing is stopped before `walk`."""
+        self.was_announced = False
         self._plan = plan
         self._crew = crew
         self._observer = observer
-        self._gates: tuple[gates.GateResult, ...] = ()
-
-    def summary(self) -> dict[str, Any]:
-        """How each gate came out, for run.json."""
-        return {
-            "gates": [
-                {
-                    "gate": item.gate.text,
-                    "status": item.status,
-                    "value": item.value,
-                    "text": item.text,
-                }
-                for item in self._gates
-            ]
-        }
 
     async def walk(self, stopping: Stopping) -> tuple[Verdict, str]:
         """Stops every process of the run, waits until none is left, and judges the run.
 
-        Bounded by the ladder's own times; the state's deadline is behind it.
+        Bounded: the ladder has its times, the shim's end has its own, and then force is used.
         """
-        self._say(stopping)
+        if not self.was_announced:
+            self._announce(stopping)
         await self._stop_processes(stopping)
-        facts = self._observer.facts()
-        if facts is not None:
-            self._gates = gates.evaluate(gates.gates_of(self._plan.gates), facts)
-        return gates.verdict(stopping.result, stopping.cause, self._gates)
+        return self._judge(stopping)
 
-    def _say(self, stopping: Stopping) -> None:
+    async def force(self) -> None:
+        """Stops every process of the run with nothing said or judged: for a run that crashed."""
+        self._observer.left = await self._crew.stop_unheard("internal error of soakd")
+
+    def _announce(self, stopping: Stopping) -> None:
         records = self._observer.records
         if records is None:
             return
@@ -67,21 +57,35 @@ class Ending:
         records.marker(rows.node_stop_requested())
 
     async def _stop_processes(self, stopping: Stopping) -> None:
-        if not self._crew.hired:
-            return
-        reason = stopping.result if stopping.cause is None else stopping.cause.text
-        try:
-            await self._crew.call("stop", reason=reason[:200])
-        except SoakError as error:
-            # The shim is lost: its nodes die with it (PDEATHSIG), the cgroup takes the rest.
-            self._observer.event("shim_lost", None, {"text": error.message})
-        else:
-            with trio.move_on_after(ladder_s(self._plan) + LADDER_SLACK_S):
-                await self._observer.ladder_done.wait()
-        if not self._observer.left and not await self._crew.dismiss():
-            self._observer.event("leftovers", None, {"text": "processes of the run are left"})
+        observer, crew = self._observer, self._crew
+        if crew.is_connected:
+            reason = stopping.result if stopping.cause is None else stopping.cause.text
+            try:
+                await crew.call("stop", reason=reason[:200])
+                with trio.move_on_after(ladder_s(self._plan) + LADDER_SLACK_S):
+                    await observer.ladder_done.wait()
+            except SoakError as error:
+                observer.event("stop_refused", None, {"text": error.message})
+        if not observer.has_stopped:
+            observer.left = await crew.put_down()
+        elif not observer.left:
+            observer.left = await crew.dismiss()
+        if observer.left:
+            pids = [pid for pid, _ in observer.left]
+            observer.event(
+                "leftovers", None, {"pids": pids, "text": "processes of the run are left"}
+            )
 
-    async def force(self) -> None:
-        """Stops every process of the run with nothing said or judged: for a run that crashed."""
-        if self._crew.hired:
-            await self._crew.stop_unheard("internal error of soakd")
+    def _judge(self, stopping: Stopping) -> tuple[Verdict, str]:
+        facts = self._observer.facts()
+        results: tuple[gates.GateResult, ...] = ()
+        if facts is not None:
+            results = gates.evaluate(gates.gates_of(self._plan.gates), facts)
+        self._observer.gates = [
+            {"gate": item.gate.text, "status": item.status, "value": item.value, "text": item.text}
+            for item in results
+        ]
+        verdict, why = gates.verdict(stopping.result, stopping.cause, results)
+        if any(item.gate.metric == "errors" and item.status == "failed" for item in results):
+            why += self._observer.error_example()
+        return verdict, why

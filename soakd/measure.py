@@ -7,8 +7,9 @@ round under way is finished and counted.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -24,22 +25,8 @@ from soakd.scenarios.source_probe import Player, random_file
 CHECKPOINT_EVERY_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Who publishes and who searches."""
-
-    publisher: LiveNode
-    searcher: LiveNode
-
-
-def default_pair(plan: Plan, nodes: dict[str, LiveNode]) -> Pair:
-    """The first node with each role: A publishes, B searches."""
-    columns = pair_columns(plan, cold=False)
-    return Pair(nodes[columns.publisher], nodes[columns.searcher])
-
-
 def pair_columns(plan: Plan, *, cold: bool) -> rows.Pair:
-    """The columns of a round that the plan knows."""
+    """The columns of a round that the plan knows: the first node with each role."""
 
     def with_role(role: str) -> str:
         return next(node.name for node in plan.nodes if role in node.roles)
@@ -48,36 +35,53 @@ def pair_columns(plan: Plan, *, cold: bool) -> rows.Pair:
     return rows.Pair("1", publisher, searcher, f"source:{publisher}>{searcher}", cold)
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Who publishes, who searches, and everybody whose status is recorded."""
+
+    publisher: LiveNode
+    searcher: LiveNode
+    everyone: Mapping[str, LiveNode]
+
+    @classmethod
+    def of(cls, plan: Plan, nodes: Mapping[str, LiveNode]) -> Pair:
+        """The plan's pair among the live nodes."""
+        columns = pair_columns(plan, cold=False)
+        return cls(nodes[columns.publisher], nodes[columns.searcher], nodes)
+
+
+class Hearer(Protocol):
+    """Who hears of what measuring comes to."""
+
+    def phase_changed(self, *, rests: bool) -> None:
+        """The round has come to another step; `rests`: it will stay there for a while."""
+
+    def round_failed(self, number: int, step: str, text: str) -> None:
+        """A round became an error."""
+
+    async def store_checkpoint(self) -> None:
+        """Stores the counters, now and then."""
+
+
 class Measure:
     """Plays the rounds of one run; `phase` and `round_number` show where it is."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        nodes: dict[str, LiveNode],
-        records: Records,
-        on_progress: Callable[[bool], None],
-        checkpoint: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, plan: Plan, pair: Pair, records: Records, hearer: Hearer) -> None:
         """Prepares; `run` starts.
 
         Args:
             plan: waits, rechecks and the round target.
-            nodes: every live node by name.
+            pair: the live nodes.
             records: where rounds go; its last round number is continued.
-            on_progress: hears of each new phase, and whether it will last.
-            checkpoint: stores the counters; called now and then, since the records are ahead of it
-                anyway.
+            hearer: hears of phases and failures, stores checkpoints.
         """
         self.phase: str | None = None
-        self.round_number: int | None = None
+        self.round_number: int | None = records.last_round or None
         self._plan = plan
-        self._nodes = nodes
-        self._pair = default_pair(plan, nodes)
+        self._pair = pair
         self._records = records
-        self._on_progress = on_progress
-        self._checkpoint = checkpoint
-        self._checkpoint_due_s = boot_now()
+        self._hearer = hearer
+        self._checkpoint_due_s = boot_now() + CHECKPOINT_EVERY_S
         self._cut: Cut | NodeDown | None = None
         self._player: Player | None = None
         self._pause: trio.CancelScope | None = None
@@ -131,7 +135,7 @@ class Measure:
         self._set_phase("wait_between")
         if boot_now() >= self._checkpoint_due_s:
             self._checkpoint_due_s = boot_now() + CHECKPOINT_EVERY_S
-            await self._checkpoint()
+            await self._hearer.store_checkpoint()
 
     def _spec(self, running: run_state.Running) -> RoundSpec:
         plan = self._plan
@@ -155,7 +159,7 @@ class Measure:
 
     async def _snapshots(self) -> None:
         failures = []
-        for name, node in self._nodes.items():
+        for name, node in self._pair.everyone.items():
             try:
                 self._records.round_status(name, await node.status())
             except NodeError as error:
@@ -172,9 +176,7 @@ class Measure:
         if result.error is not None:
             step, text = result.error
             self._records.marker(rows.warn(f"round={result.spec.number} {step} failed: {text}"))
-            self._records.event(
-                "round_error", None, {"round": result.spec.number, "step": step, "text": text}
-            )
+            self._hearer.round_failed(result.spec.number, step, text)
         for step, text in result.notes:
             self._records.event(
                 "step_failed", None, {"round": result.spec.number, "step": step, "text": text}
@@ -192,7 +194,7 @@ class Measure:
     def _set_phase(self, phase: str) -> None:
         if phase != self.phase:
             self.phase = phase
-            self._on_progress(phase.startswith("wait_") and not self._hurries)
+            self._hearer.phase_changed(rests=phase.startswith("wait_") and not self._hurries)
 
     async def _wait_between(self, deadline_s: float | None) -> None:
         until_s = boot_now() + self._plan.wait_between_s

@@ -7,6 +7,7 @@ whoever listens on the node's port is the node.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from soakd.edge.node_api import NodeApi, NodeCallError
 
 RESOURCE_SAMPLE_S = 10.0
 STALLED_WINDOWS = 2
+# Older nodes take any text as token (contract §11); a shorter one could not be masked in bundles.
+TOKEN = re.compile(rb"[\x21-\x7e]{16,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,11 @@ class LiveNode:
             raise NodeError(
                 "no_token", f"cannot read the API token of node {self.name}: {error.message}"
             ) from error
-        return data.decode("ascii", "replace").strip()
+        token = data.strip()
+        if not TOKEN.fullmatch(token):
+            text = f"cannot use the API token of node {self.name}: {len(data)} odd bytes"
+            raise NodeError("no_token", text)
+        return token.decode("ascii")
 
     def _verify(self, port: int, host: str) -> None:
         """Proves that the listener is the node before any token is sent to it.

@@ -17,13 +17,22 @@ from soakd.core.gates import Facts
 from soakd.core.model import Cause
 from soakd.drivers import rust_mule
 from soakd.edge.clock import boot_now, rfc3339, wall_now
+from soakd.edge.pidfds import MAX_PID, real_uid, start_ticks
 from soakd.edge.shim_client import ShimConnection
 from soakd.host import Host
 from soakd.hub import Hub
 from soakd.records import Records
-from soakd.view import rates
+from soakd.shim.protocol import RUNGS
+from soakd.view import gap_map, rates
 
 Event = dict[str, Any]
+MAX_PIDS = 256
+
+
+def _pids(values: list[object]) -> list[int]:
+    """Pids out of a list that a shim sent."""
+    pids = [pid for pid in values[:MAX_PIDS] if type(pid) is int]
+    return [pid for pid in pids if 1 < pid < MAX_PID]
 
 
 class Observer:
@@ -39,8 +48,14 @@ class Observer:
     ) -> None:
         """Knows nothing yet; `records` must be set before anything is heard."""
         self.records: Records | None = None
+        self.uid = host.uid
+        """Whose the run's processes are; set when the submitter's account is known."""
         self.states: dict[str, node_state.NodeState | None] = dict.fromkeys(nodes)
-        self.left: list[int] = []
+        self.left: list[tuple[int, int]] = []
+        """Pids with start ticks of what survived the ladder: they keep slot and ports."""
+        self.has_stopped = False
+        """The shim has said that the ladder has ended."""
+        self.gates: list[dict[str, Any]] = []
         self.ladder_done = trio.Event()
         self.link = "connected"
         self.notes: list[str] = []
@@ -58,6 +73,7 @@ class Observer:
         self._since_s: float | None = None
         self._until_s: float | None = None
         self._last_error: dict[str, str] = {}
+        self._round_error = ""
 
     # -- hearing the shim ----------------------------------------------------------------------
 
@@ -67,8 +83,8 @@ class Observer:
             nursery.start_soon(connection.pump)
             async for event in connection.events:
                 await self._take(event)
-        self.link = "lost"
         if not self.ladder_done.is_set():
+            self.link = "lost"
             self.event("shim_lost", None, {})
             self._tell_soon(
                 run_state.Failed(self.cause("shim_lost", "the shim ended or closed its connection"))
@@ -81,15 +97,12 @@ class Observer:
                 self._stderr(node, line)
             case {"event": "node_exited", "node": str(node)}:
                 await self.node_exited(node, event)
-            case {"event": "rung", "rung": str(rung), "pids": list(pids)}:
-                self._rung = {"rung": rung, "pids": pids}
-                self._note_event("rung", None, {"rung": rung, "pids": pids, "n": event.get("n")})
+            case {"event": "rung", "rung": str(rung), "pids": list(pids)} if rung in RUNGS:
+                self._rung = {"rung": rung, "pids": _pids(pids)}
+                self._note_event("rung", None, self._rung)
                 self._hub.publish("rung", self._rung)
             case {"event": "stopped", "left": list(left)}:
-                self.left = [pid for pid in left if isinstance(pid, int)]
-                self._rung = {"rung": "blocked", "pids": self.left} if self.left else None
-                self._note_event("stopped", None, {"left": self.left})
-                self.ladder_done.set()
+                self._take_left(left)
             case {"event": "orphan" | "stopping" as kind, **facts}:
                 # Begun by the shim itself (its latest end, a signal), the run ends with it; asked
                 # for by soakd, the run is ending already and this tells it nothing new.
@@ -103,6 +116,16 @@ class Observer:
                 )
             case _:
                 return
+
+    def _take_left(self, pids: list[object]) -> None:
+        """What the shim says is left: believed only as far as the kernel confirms it."""
+        identities = ((pid, start_ticks(pid)) for pid in _pids(pids) if real_uid(pid) == self.uid)
+        self.left = [(pid, ticks) for pid, ticks in identities if ticks is not None]
+        blocked = [pid for pid, _ in self.left]
+        self._rung = {"rung": "blocked", "pids": blocked} if blocked else None
+        self._note_event("stopped", None, {"left": blocked})
+        self.has_stopped = True
+        self.ladder_done.set()
 
     def _stderr(self, node: str, line: str) -> None:
         if rust_mule.is_panic(line):
@@ -145,16 +168,30 @@ class Observer:
     def take_ladder(self, hello: Mapping[str, Any]) -> None:
         """What a rejoined shim's hello says of a ladder that it began while nobody listened."""
         stopped = hello.get("stopped")
-        if isinstance(stopped, dict):
-            self.left = [pid for pid in stopped.get("left", ()) if isinstance(pid, int)]
-            self.ladder_done.set()
+        if isinstance(stopped, dict) and isinstance(stopped.get("left"), list):
+            self._take_left(stopped["left"])
         if isinstance(stopped, dict) or hello.get("stopping") is not None:
             text = "the shim stopped the nodes while soakd was away"
             self._tell_soon(run_state.Failed(self.cause("shim_stopped", text)))
 
+    def round_error(self, number: int, step: str, text: str) -> None:
+        """Books why a round failed; the last one serves as example in the verdict."""
+        self._round_error = f"; the last one: round {number} {step}: {text}"
+        self.event("round_error", None, {"round": number, "step": step, "text": text})
+
+    def error_example(self) -> str:
+        """The last failed round, for the verdict's sentence; empty if there was none."""
+        return self._round_error
+
     def running_since(self, since_s: float) -> None:
         """Measuring has begun (boot clock)."""
         self._since_s = since_s
+
+    async def load_gaps(self) -> None:
+        """Knows the gaps that earlier soakds booked."""
+        for gap in await self._host.db(self._host.store.gaps, self._run_id):
+            self.gap_s += gap.s
+            self.gaps.append(gap_map(gap))
 
     async def add_gap(self, from_at: float, to_at: float, why: str) -> None:
         """Books a time in which nobody measured (epoch seconds)."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import trio
 
 from soakd.core import rows, stats
+from soakd.core.errors import HostError
 from soakd.core.model import Outcome
 from soakd.core.rounds import RoundResult
+from soakd.drivers.rust_mule import NodeConfig
 from soakd.edge.clock import boot_now, rfc3339, script_time, wall_now
 from soakd.edge.journal import RunFolder
 
@@ -51,11 +54,11 @@ class Records:
 
     def marker(self, text: str) -> None:
         """One line of `runner.log`, with its time as the scripts wrote it."""
-        self.folder.append(RUNNER_LOG, rows.log_line(script_time(wall_now()), text).encode())
+        self.folder.append(RUNNER_LOG, _bytes(rows.log_line(script_time(wall_now()), text)))
 
     def soak_log(self, text: str) -> None:
         """One line of `soak.log`; the triage of the scripts looks for `stop requested` there."""
-        self.folder.append(SOAK_LOG, rows.log_line(script_time(wall_now()), text).encode())
+        self.folder.append(SOAK_LOG, _bytes(rows.log_line(script_time(wall_now()), text)))
 
     def event(self, kind: str, node: str | None, data: Mapping[str, Any]) -> dict[str, Any]:
         """Appends a numbered event and returns it as written."""
@@ -116,9 +119,22 @@ class Records:
         )
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(
-                self._write_round, rows.record_json(record).encode(), row.encode()
+                self._write_round, rows.record_json(record).encode(), _bytes(row)
             )
         self._count(result.spec.number, result.outcome, prestored=result.prestored)
+
+    def staged_config(self, node: str) -> NodeConfig:
+        """What `plan.json` says of a staged node.
+
+        Raises:
+            HostError: it says nothing of it.
+        """
+        try:
+            plan = json.loads((self.folder.path / "plan.json").read_text())
+            return NodeConfig.from_dict(plan["staged"][node])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            text = f"cannot read plan.json of the run for node {node}: {error!r}"
+            raise HostError("internal", text) from error
 
     async def skip_cut_round(self, pair: rows.Pair, cause: str) -> None:
         """Records the round that soakd left under way, if there was one, as skipped."""
@@ -131,7 +147,7 @@ class Records:
         record = rows.skipped_record(begun, pair, cause, rfc3339(now))
         row = rows.tsv_row(script_time(now), begun.number, begun.file_id, "", "", "")
         line = rows.record_json(record).encode()
-        await trio.to_thread.run_sync(self._write_round, line, row.encode())
+        await trio.to_thread.run_sync(self._write_round, line, _bytes(row))
         self._count(begun.number, "skipped", prestored=False)
 
     def used_bytes(self) -> int:
@@ -184,15 +200,17 @@ class Records:
 
 
 def _line(data: Mapping[str, Any]) -> bytes:
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 
 
-def last_sign_of_life(folder: RunFolder) -> float:
-    """When a run was last measured, as far as its files know (epoch seconds)."""
+def last_sign_of_life(folder: Path) -> float:
+    """When a run was last measured, as far as its files know (epoch seconds).
+
+    To be asked before anything is opened for writing, which may touch the files.
+    """
     names = (RUNNER_LOG, ROUNDS, SAMPLES, EVENTS)
-    return max(
-        (folder.path / name).stat().st_mtime for name in names if (folder.path / name).exists()
-    )
+    times = [(folder / name).stat().st_mtime for name in names if (folder / name).exists()]
+    return max(times, default=folder.stat().st_mtime)
 
 
 def _keep_lines(folder: RunFolder, name: str, wanted: int) -> None:
@@ -203,3 +221,8 @@ def _keep_lines(folder: RunFolder, name: str, wanted: int) -> None:
             os.truncate(folder.path / name, length)
             return
         length += len(line) + 1
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8, with what UTF-8 cannot hold (names on disk, a node's odd answers) as escapes."""
+    return text.encode("utf-8", "backslashreplace")

@@ -8,8 +8,8 @@ run begins to stop; the shim walks the ladder; the verdict is made last.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import trio
@@ -26,22 +26,16 @@ from soakd.edge.pidfds import wait_for_end
 from soakd.ending import Ending
 from soakd.host import Host
 from soakd.hub import Hub
+from soakd.ledger import Ledger
 from soakd.log import get_logger
 from soakd.observer import Observer
-from soakd.view import from_row
 from soakd.work import Work
 
 CUT_ROUND_S = 5.0
-LET_GO_S = 1.0
+TAKE_UP_S = 60.0
+"""What a state is given at least when an earlier soakd's run is taken up."""
 PROGRESS_EVERY_S = 0.2
 NEWS_BACKLOG = 256
-RUNNER_STATES = {
-    "completed": "completed",
-    "failed": "failed",
-    "stopped": "stopped",
-    "aborted": "failed",
-}
-"""The words of the scripts' `runner.state`, which know no abort."""
 
 _log = get_logger()
 
@@ -69,15 +63,15 @@ class Run:
         self.state: run_state.State = run_state.Queued()
         self.settled = trio.Event()
         """The run's present is known: a slot was granted, or an earlier soakd's run taken over."""
-        self._host = host
         self._limits = Limits.of(plan)
         names = tuple(node.name for node in plan.nodes)
         self.crew = Crew(host, run_id, plan)
         self.observer = Observer(host, run_id, names, hub, self.tell_soon)
         self.work = Work(self, host, run_id, self.observer)
+        self._ledger = Ledger(host, run_id, plan, self.work, self.observer)
         self._ending = Ending(plan, self.crew, self.observer)
-        self._base: Status = {}
         self._news_in, self._news = trio.open_memory_channel[_News](NEWS_BACKLOG)
+        self._over = False
         self._moved = trio.Event()
         self._work_done = trio.Event()
         self._work_scope = trio.CancelScope()
@@ -88,15 +82,14 @@ class Run:
 
     async def ask_stop(self, who: str, uid: int | None) -> None:
         """Asks the run to stop; returns when that is stored. Too late, it changes nothing."""
-        if not isinstance(self.state, run_state.Finished):
-            await self.tell(run_state.StopAsked(who), uid)
+        await self.tell(run_state.StopAsked(who), uid)
 
     def status(self) -> Status:
         """The run as `status` shows it now."""
         state = self.state
         cause = getattr(state, "cause", None)
         return {
-            **self._base,
+            **self._ledger.base,
             "state": run_state.name(state),
             "remaining_s": self._remaining_s(),
             "cause": None if cause is None else cause.to_dict(),
@@ -108,56 +101,74 @@ class Run:
     # -- the owner -----------------------------------------------------------------------------
 
     async def live(self) -> None:
-        """Takes the run from the state in the store to the end; cancelled, it lets go of the shim.
+        """Takes the run from the state in the store to the end; cancelled, it leaves the shim be.
 
         Raises:
-            SoakError: the store or the disk failed so that not even the end could be written.
+            Exception: anything, such as a store that fails; `bury` then ends the run.
         """
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await self._read_row()
+                await self._take_up()
+                self.settled.set()
                 nursery.start_soon(self._keep_time)
-                nursery.start_soon(self._do_work)
                 if isinstance(self.state, run_state.Stopping):
+                    self._work_done.set()
                     nursery.start_soon(self._wind_down)
+                else:
+                    nursery.start_soon(self._do_work)
                 await self._take_news(nursery)
                 nursery.cancel_scope.cancel()
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(LET_GO_S):
-                await self.work.let_go()
-            self.settled.set()
-            self.hub.close()
+            self._close_news()
 
     async def bury(self, error: Exception) -> None:
-        """After a crash of `live`: stops what still runs and writes the end down as our fault."""
-        text = f"internal error of soakd: {error!r}"
+        """After a crash of `live`: stops what still runs and writes the end down as our fault.
+
+        Raises:
+            SoakError: the end could not be written.
+        """
         if isinstance(self.state, run_state.Finished):
             return
         await self._ending.force()
-        self.work.reopen()
-        now_s = boot_now()
-        cause = Cause("internal", text[:500], None, rfc3339(wall_now()))
-        for event in (run_state.Failed(cause), run_state.LadderDone("harness_error", text[:500])):
-            old = self.state
-            self.state = run_state.advance(old, event, now_s, self._limits)
-            await self._store(old, self.state, _News(event, None))
+        text = f"internal error of soakd: {error!r}"[:500]
+        cause = Cause("internal", text, None, rfc3339(wall_now()))
+        for event in (run_state.Failed(cause), run_state.LadderDone("harness_error", text)):
+            new = run_state.advance(self.state, event, boot_now(), self._limits)
+            if new is not self.state:
+                await self._ledger.write(self.state, new, event, None)
+                self.state = new
+        self.hub.publish("end", self.status())
+
+    async def let_go(self) -> None:
+        """Closes connections, files and watches; processes are not touched."""
+        await self.work.let_go()
+        self.settled.set()
+        self.hub.close()
 
     async def wait_until_gone(self) -> None:
-        """Waits until nothing that survived the ladder is left."""
-        for pid in self.observer.left:
-            await wait_for_end(pid)
+        """Waits until nothing that survived the ladder is left, then ends the shim that held it."""
+        for pid, ticks in self.observer.left:
+            await wait_for_end(pid, ticks)
+        if self.observer.left:
+            await self.crew.put_down()
 
-    async def _read_row(self) -> None:
-        row = await self._host.db(self._host.store.get_run, self.id)
-        assert row is not None, "a run without a row was given a slot"
-        self._base = from_row(row, self.plan, (), (), None)
-        self.state = run_state.from_dict(json.loads(row.state_json))
+    async def _take_up(self) -> None:
+        row, self.state = await self._ledger.read()
         if isinstance(self.state, run_state.Queued):
             await self._move(_News(run_state.SlotGranted(), None))
-        else:
-            await self.work.rejoin(row)
-        self.settled.set()
+            return
+        self.state = _with_time_left(self.state, boot_now(), self._limits)
+        if isinstance(self.state, run_state.Stopping):
+            self.observer.ending()
+            self._ending.was_announced = True
+        await self.work.rejoin(row)
+        # What came about while soakd was away comes first: no round must begin on a dead node.
+        while True:
+            try:
+                await self._move(self._news.receive_nowait())
+            except trio.WouldBlock:
+                return
 
     async def _take_news(self, nursery: trio.Nursery) -> None:
         async for news in self._news:
@@ -168,6 +179,15 @@ class Run:
             if isinstance(self.state, run_state.Stopping) and not was_stopping:
                 nursery.start_soon(self._wind_down)
 
+    def _close_news(self) -> None:
+        """Nobody takes news any more: whoever waits for an answer gets it now."""
+        self._over = True
+        while True:
+            try:
+                self._news.receive_nowait().taken.set()
+            except trio.WouldBlock:
+                return
+
     def spawn(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
         """Starts a task that lives until the run ends."""
         assert self._nursery is not None, "a task was started before the run lived"
@@ -175,9 +195,12 @@ class Run:
 
     async def tell(self, event: run_state.Event, uid: int | None = None) -> run_state.State:
         """Hands an event to the owner and returns the state after it."""
-        news = _News(event, uid)
-        await self._news_in.send(news)
-        await news.taken.wait()
+        if not self._over:
+            news = _News(event, uid)
+            await self._news_in.send(news)
+            if self._over:
+                self._close_news()
+            await news.taken.wait()
         return self.state
 
     def tell_soon(self, event: run_state.Event) -> None:
@@ -199,72 +222,42 @@ class Run:
             self.hub.publish("progress", self.status())
 
     async def _move(self, news: _News) -> None:
-        old = self.state
-        if isinstance(news.event, run_state.TimedOut) and not self._is_overdue():
-            # The timer of a state that was left before its news was read.
-            news.taken.set()
-            return
         try:
-            new = run_state.advance(old, news.event, boot_now(), self._limits)
+            new = await self._next_state(news.event)
+            if new is not self.state:
+                with trio.CancelScope(shield=True):
+                    await self._ledger.write(self.state, new, news.event, news.uid)
+                self._enter(new, news.event)
+        finally:
+            news.taken.set()
+
+    async def _next_state(self, event: run_state.Event) -> run_state.State:
+        old = self.state
+        if isinstance(event, run_state.TimedOut):
+            until_s = run_state.deadline_of(old)
+            if until_s is None or boot_now() < until_s:
+                # The timer of a state that was left before its news was read.
+                return old
+            if isinstance(old, run_state.Stopping):
+                with trio.CancelScope(shield=True):
+                    self.observer.left = await self.crew.put_down()
+        try:
+            return _dated(run_state.advance(old, event, boot_now(), self._limits))
         except run_state.IllegalTransition:
-            if not isinstance(old, run_state.Stopping):
-                raise
-            # Late news of work that did not know yet that the run is ending.
-            new = old
-        if new is not old:
-            with trio.CancelScope(shield=True):
-                await self._store(old, new, news)
-            self.state = new
-            if self.work.records is not None:
-                self.work.records.soak_log(f"run state {run_state.name(new)}")
-            self._moved.set()
-            self._moved = trio.Event()
-            ended = isinstance(new, run_state.Finished)
-            self.hub.publish("end" if ended else "state", self.status())
-            _log.info(
-                "run_state", run=self.id, state=run_state.name(new), news=type(news.event).__name__
-            )
-        news.taken.set()
+            if isinstance(old, run_state.Stopping):
+                # Late news of work that did not know yet that the run is ending.
+                return old
+            raise
 
-    def _is_overdue(self) -> bool:
-        until_s = run_state.deadline_of(self.state)
-        return until_s is not None and boot_now() >= until_s
-
-    async def _store(self, old: run_state.State, new: run_state.State, news: _News) -> None:
-        at = wall_now()
-        columns: dict[str, Any] = {}
-        if isinstance(new, run_state.Staging):
-            columns["started_at"] = at
-            self._base["started_at"] = rfc3339(at)
-        if isinstance(new, run_state.Running) and new.deadline_s is not None:
-            self._base["deadline_at"] = rfc3339(at + new.deadline_s - boot_now())
-        if isinstance(new, run_state.Finished):
-            cause = new.cause
-            self._base |= {
-                "ended_at": rfc3339(at),
-                "result": new.result,
-                "verdict": new.verdict,
-                "why": new.why,
-            }
-            columns |= {
-                "ended_at": at,
-                "result": new.result,
-                "verdict": new.verdict,
-                "why": new.why,
-                "cause_json": None if cause is None else json.dumps(cause.to_dict()),
-            }
-            columns |= await self._write_end(new)
-        await self._host.db(
-            self._host.store.transition,
-            self.id,
-            run_state.name(old),
-            run_state.name(new),
-            json.dumps(run_state.to_dict(new)),
-            news.uid,
-            type(news.event).__name__,
-            at=at,
-            **columns,
-        )
+    def _enter(self, new: run_state.State, event: run_state.Event) -> None:
+        self.state = new
+        name = run_state.name(new)
+        if self.work.records is not None:
+            self.work.records.soak_log(f"run state {name}")
+        self._moved.set()
+        self._moved = trio.Event()
+        self.hub.publish("end" if isinstance(new, run_state.Finished) else "state", self.status())
+        _log.info("run_state", run=self.id, state=name, news=type(event).__name__)
 
     # -- tasks ---------------------------------------------------------------------------------
 
@@ -284,16 +277,12 @@ class Run:
             await self.tell(run_state.TimedOut())
 
     async def _do_work(self) -> None:
+        """Does the work; whatever is raised in it ends this run, and nothing else."""
         try:
             with self._work_scope:
                 await self.work.run()
-        except NodeError as error:
-            self.tell_soon(run_state.Failed(self._cause(error.code, error)))
-        except SoakError as error:
-            code = "host" if isinstance(error, HostError) else "refused"
-            self.tell_soon(
-                run_state.Failed(self._cause(str(error.details.get("cause", code)), error))
-            )
+        except Exception as error:  # noqa: BLE001 - the run's own place for all that goes wrong
+            self.tell_soon(run_state.Failed(self._cause(error)))
         finally:
             self._work_done.set()
 
@@ -311,18 +300,6 @@ class Run:
         verdict, why = await self._ending.walk(stopping)
         await self.tell(run_state.LadderDone(verdict, why))
 
-    async def _write_end(self, end: run_state.Finished) -> dict[str, Any]:
-        """Writes the last files of the run folder; the columns that go with them."""
-        records = self.work.records
-        if records is None:
-            return {}
-        summary = {**self.status(), "state": "finished", **self._ending.summary()}
-        summary |= {"cause": None if end.cause is None else end.cause.to_dict(), "phase": None}
-        await records.write_json("run.json", summary)
-        await records.state_file(RUNNER_STATES[end.result])
-        measured = {key: summary.get(key) for key in ("simulation", "notes", "deadline_at")}
-        return {"measured_json": json.dumps(measured), **self.work.checkpoint()}
-
     # -- inner ---------------------------------------------------------------------------------
 
     def _remaining_s(self) -> float | None:
@@ -339,9 +316,48 @@ class Run:
             case _:
                 return None
 
-    def _cause(self, code: str, error: SoakError) -> Cause:
-        node = error.details.get("node")
-        return Cause(code, error.message, None if node is None else str(node), rfc3339(wall_now()))
+    def _cause(self, error: Exception) -> Cause:
+        known = first_known(error)
+        at = rfc3339(wall_now())
+        if known is None:
+            _log.error("work_crashed", run=self.id, exc_info=error)
+            return Cause("internal", f"internal error of soakd: {error!r}"[:500], None, at)
+        node = known.details.get("node")
+        code = known.code if isinstance(known, NodeError) else "refused"
+        code = "host" if isinstance(known, HostError) else code
+        code = str(known.details.get("cause", code))
+        return Cause(code, known.message, None if node is None else str(node), at)
+
+
+def first_known(error: BaseException) -> SoakError | None:
+    """The first error that is meant for people, looking into the groups that nurseries make."""
+    if isinstance(error, SoakError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [first_known(inner) for inner in error.exceptions]
+        # A bug beside a known error must not be hidden by it.
+        return found[0] if None not in found else None
+    return None
+
+
+def _dated(state: run_state.State) -> run_state.State:
+    """The state with a time on its cause."""
+    if isinstance(state, run_state.Stopping | run_state.Finished):
+        cause = state.cause
+        if cause is not None and cause.at is None:
+            return replace(state, cause=replace(cause, at=rfc3339(wall_now())))
+    return state
+
+
+def _with_time_left(state: run_state.State, now_s: float, limits: Limits) -> run_state.State:
+    """A state of the store as it is taken up: soakd's own absence must not time it out."""
+    match state:
+        case run_state.Stopping():
+            return replace(state, until_s=now_s + limits.stopping_s)
+        case run_state.Running() | run_state.Staging() | run_state.Starting():
+            return replace(state, until_s=max(state.until_s, now_s + TAKE_UP_S))
+        case _:
+            return state
 
 
 def _interruption(stopping: run_state.Stopping) -> Cut | NodeDown:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +30,10 @@ from soakd.run import Run
 from soakd.view import FINISHED, QUEUED, from_row, parse_run_name, public, run_name
 
 DEFAULT_LISTED = 200
-BURIAL_S = 30.0
+BURIAL_S = 60.0
+LET_GO_S = 2.0
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
 
 _log = get_logger()
 
@@ -220,17 +224,32 @@ class Scheduler:
         """Lives with one run to its end: the one place that catches whatever goes wrong in it."""
         with bind(run_id=run.id):
             try:
-                await run.live()
-            except Exception as error:  # noqa: BLE001 - a failing run never takes soakd down
-                _log.exception("run_crashed")
+                try:
+                    await run.live()
+                except Exception as error:  # noqa: BLE001 - a failing run never takes soakd down
+                    _log.exception("run_crashed")
+                    await self._bury(run, error)
+            finally:
+                with trio.CancelScope(shield=True), trio.move_on_after(LET_GO_S):
+                    await run.let_go()
+            await self._release(run)
+
+    async def _bury(self, run: Run, error: Exception) -> None:
+        """Writes the end of a crashed run down, however long the store or the disk refuses."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
                 with trio.CancelScope(shield=True), trio.move_on_after(BURIAL_S):
                     await run.bury(error)
-            await self._release(run)
+                    return
+            except Exception:  # noqa: BLE001 - tried again below
+                _log.exception("end_not_written")
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _release(self, run: Run) -> None:
         """Gives slot and ports back, once no process of the run is left."""
         await run.wait_until_gone()
-        await self._host.db(self._host.store.release, run.id)
         del self._live[run.id]
         self._hubs.pop(run.id, None)
         self._fill_slots()
@@ -238,26 +257,29 @@ class Scheduler:
         self._changed = trio.Event()
 
     async def _cancel(self, run_id: int, peer: Peer) -> None:
-        plan = self._queued.pop(run_id)
+        plan = self._queued[run_id]
         event = run_state.StopAsked(peer.name)
         new = run_state.advance(run_state.Queued(), event, boot_now(), Limits.of(plan))
         assert isinstance(new, run_state.Finished)
-        await self._host.db(
-            self._host.store.transition,
-            run_id,
-            QUEUED,
-            FINISHED,
-            json.dumps(run_state.to_dict(new)),
-            peer.uid,
-            "cancelled while queued",
-            at=wall_now(),
-            ended_at=wall_now(),
-            result=new.result,
-            verdict=new.verdict,
-            why=new.why,
-            cause_json=None if new.cause is None else json.dumps(new.cause.to_dict()),
-        )
-        hub = self._hubs.pop(run_id)
+        cause = None if new.cause is None else replace(new.cause, at=rfc3339(wall_now()))
+        with trio.CancelScope(shield=True):
+            await self._host.db(
+                self._host.store.transition,
+                run_id,
+                QUEUED,
+                FINISHED,
+                json.dumps(run_state.to_dict(new)),
+                peer.uid,
+                "cancelled while queued",
+                at=wall_now(),
+                ended_at=wall_now(),
+                result=new.result,
+                verdict=new.verdict,
+                why=new.why,
+                cause_json=None if cause is None else json.dumps(cause.to_dict()),
+            )
+        self._queued.pop(run_id, None)
+        hub = self._hubs.pop(run_id, Hub())
         hub.publish("end", await self._full_status(await self._row(run_id)))
         hub.close()
         self._fill_slots()

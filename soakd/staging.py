@@ -6,19 +6,23 @@ the shim, which has the submitter's uid.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import trio
+
 from soakd.core.errors import HostError, NodeError, UserError
 from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
-from soakd.crew import CALL_S, Crew
+from soakd.crew import CALL_S, Crew, words_of
 from soakd.drivers import rust_mule
 from soakd.drivers.rust_mule import NodeConfig
 from soakd.edge.shim_client import ShimLost, ShimRefused
 from soakd.node import Process
 
 NODE_FILE_MODE = 0o600
+MAX_CONFIG_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,13 @@ class Staging:
             by_content=list(rust_mule.COPY_BY_CONTENT),
             max_bytes=rust_mule.MAX_FOLDER_BYTES,
         )
-        program = self._checked_program(node, copied["sha256"].get(PROGRAM), sha256)
-        text = await self._read_text(node.name, CONFIG) if CONFIG in copied["sha256"] else None
-        config = rust_mule.edit_config(text, plan, node, self._run)
-        await self._crew.connection.replace_file(
-            node.name, CONFIG, config.text.encode(), NODE_FILE_MODE
-        )
+        hashes = copied.get("sha256")
+        if not isinstance(hashes, dict):
+            raise HostError("internal", f"cannot stage node {node.name}: the shim makes no sense")
+        program = self._checked_program(node, hashes.get(PROGRAM), sha256)
+        text = await self._read_text(node.name, CONFIG) if CONFIG in hashes else None
+        config = await self._edited(text, node)
+        await self._replace(node.name, CONFIG, config.text)
         if await self._read_text(node.name, CONFIG) != config.text:
             raise HostError(
                 "internal", f"cannot edit {CONFIG} of node {node.name}: it reads back different"
@@ -82,6 +87,25 @@ class Staging:
         for path in doomed:
             await self._crew.call("remove", node=node.name, path=path)
         return Staged(config, program)
+
+    async def _edited(self, text: str | None, node: NodePlan) -> NodeConfig:
+        """The edited configuration, in a thread: a user's TOML may take its time to parse."""
+        if text is not None and len(text) > MAX_CONFIG_BYTES:
+            raise NodeError(
+                "bad_config",
+                f"cannot edit {CONFIG} of node {node.name}: it has {len(text)} characters, at most"
+                f" {MAX_CONFIG_BYTES} are read",
+            )
+        edit = functools.partial(rust_mule.edit_config, text, self._plan, node, self._run)
+        return await trio.to_thread.run_sync(edit)
+
+    async def _replace(self, node: str, path: str, text: str) -> None:
+        try:
+            await self._crew.connection.replace_file(node, path, text.encode(), NODE_FILE_MODE)
+        except ShimRefused as refusal:
+            raise UserError("refused", words_of(refusal)) from refusal
+        except ShimLost as lost:
+            raise HostError("internal", f"cannot write {path} of node {node}: {lost}") from lost
 
     async def launch(self, node: NodePlan, env: dict[str, str]) -> Process:
         """Executes a staged node and checks that what runs is the staged file, in its own folder.
@@ -101,24 +125,47 @@ class Staging:
             )
         except ShimRefused as refusal:
             raise NodeError(
-                "node_not_executed", f"cannot start node {node.name}: {refusal.text}"
+                "node_not_executed", f"cannot start node {node.name}: {words_of(refusal)}"
             ) from refusal
         except ShimLost as lost:
             raise HostError(
                 "internal", f"cannot start node {node.name}: the shim is lost ({lost})"
             ) from lost
-        if facts["exe_ino"] is not None:
-            runs_itself = (facts["exe_dev"], facts["exe_ino"]) == (
-                facts["file_dev"],
-                facts["file_ino"],
+        try:
+            pid, ticks = int(facts["pid"]), int(facts["ticks"])
+            known = facts["exe_ino"] is not None
+            itself = (facts["exe_dev"], facts["exe_ino"]) == (facts["file_dev"], facts["file_ino"])
+            verified = facts["cwd_ok"] is True and (itself or facts["script"] is True)
+        except (KeyError, TypeError, ValueError) as error:
+            text = f"cannot start node {node.name}: the shim's answer makes no sense"
+            raise HostError("internal", text) from error
+        # Unknown means that it is gone already: the news of its end is on its way.
+        if known and not verified:
+            raise NodeError(
+                "node_not_executed",
+                f"cannot verify node {node.name}: pid {pid} does not run the staged {PROGRAM}",
             )
-            if not facts["cwd_ok"] or not (runs_itself or facts["script"]):
-                raise NodeError(
-                    "node_not_executed",
-                    f"cannot verify node {node.name}: pid {facts['pid']} does not run the staged"
-                    f" {PROGRAM}",
-                )
-        return Process(int(facts["pid"]), int(facts["ticks"]), self._crew.uid)
+        return Process(pid, ticks, self._crew.uid)
+
+    async def verify_running(self, node: NodePlan) -> None:
+        """Checks once more, when a node is ready, that it is the staged program and no wrapper.
+
+        A `#!` program shows as its interpreter with the staged file as argument; a script that has
+        replaced itself by another program does not.
+
+        Raises:
+            NodeError: another program runs in the node's place.
+        """
+        facts = await self._crew.call("inspect", node=node.name)
+        argv, exe = facts.get("argv"), str(facts.get("exe", ""))
+        as_argument = isinstance(argv, list) and f"./{PROGRAM}" in argv[1:]
+        if not as_argument and not exe.endswith(f"/{node_folder(node.name)}/{PROGRAM}"):
+            raise NodeError(
+                "node_not_executed",
+                f"cannot trust node {node.name}: {exe!r} runs in place of the staged {PROGRAM};"
+                " the program must not be a wrapper",
+                {"node": node.name},
+            )
 
     def node_env(self) -> dict[str, str]:
         """The environment of every node of the run."""
@@ -136,7 +183,7 @@ class Staging:
             try:
                 return await self._crew.connection.read_file(node, path)
             except ShimRefused as refusal:
-                raise NodeError("no_file", refusal.text) from refusal
+                raise NodeError("no_file", words_of(refusal)) from refusal
             except ShimLost as lost:
                 raise HostError(
                     "internal", f"cannot read {path} of node {node}: the shim is lost ({lost})"

@@ -79,6 +79,10 @@ __all__ = [
 ]
 
 
+CLEAN_UP_S = 60.0
+"""What the end of a run may take besides its ladder: a cut round, the shim's end, forced kills."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long each state may last, in seconds.
@@ -105,7 +109,7 @@ class Limits:
             warmup_s=0.0,
             duration_s=plan.duration_s,
             running_s=running_s(plan) + longest_round_s(plan),
-            stopping_s=ladder_s(plan),
+            stopping_s=ladder_s(plan) + CLEAN_UP_S,
         )
 
 

@@ -30,8 +30,10 @@ TOKEN_FILE = "api.token"  # noqa: S105 - a name
 KEYS_FILE = "sam.keys"
 IDENTITY_FILES = (KEYS_FILE, "kad_udp_key_secret.dat", TOKEN_FILE)
 DEFAULT_PREFERENCES = "preferencesKad.dat"
-DEFAULT_STATUS_WINDOW_S = 60
-MIN_STATUS_WINDOW_S = 5
+DEFAULT_STATUS_WINDOW_S = 60.0
+MIN_STATUS_WINDOW_S = 5.0
+MIN_SIM_WINDOW_S = 0.2
+MAX_STATUS_WINDOW_S = 3600.0
 SIMULATION_MARK = b"SIMULATION"
 
 
@@ -68,6 +70,24 @@ class NodeConfig:
     data_dir: str
     identity: tuple[str, ...]
     status_window_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a later soakd needs of it, text and edits excepted."""
+        return {
+            "data_dir": self.data_dir,
+            "identity": list(self.identity),
+            "status_window_s": self.status_window_s,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> NodeConfig:
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it did not write that.
+        """
+        window_s = float(data["status_window_s"])
+        return cls("", (), str(data["data_dir"]), tuple(data["identity"]), window_s)
 
     def file(self, name: str) -> str:
         """Path of a file of the data dir, relative to the node folder."""
@@ -183,18 +203,21 @@ def _stays_inside(path: str) -> bool:
 
 
 def _status_window_s(document: tomlkit.TOMLDocument) -> float:
-    value = _get(document, "sim", "status_every_secs") or _get(
-        document, "kad", "service_status_every_secs"
-    )
-    if (
-        _get(document, "sim", "status_every_secs") is not None
-        and isinstance(value, int | float)
-        and value > 0
-    ):
-        return float(value)
-    if isinstance(value, int | float):
-        return max(float(value), MIN_STATUS_WINDOW_S)
-    return DEFAULT_STATUS_WINDOW_S
+    """How often the node closes a status window, within what a sampler can bear."""
+    simulated = _seconds(_get(document, "sim", "status_every_secs"))
+    if simulated:
+        return min(max(simulated, MIN_SIM_WINDOW_S), MAX_STATUS_WINDOW_S)
+    configured = _seconds(_get(document, "kad", "service_status_every_secs"))
+    if configured is None:
+        return DEFAULT_STATUS_WINDOW_S
+    return min(max(configured, MIN_STATUS_WINDOW_S), MAX_STATUS_WINDOW_S)
+
+
+def _seconds(value: object) -> float | None:
+    """A finite number that is not negative; a node's own configuration may hold anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return min(max(float(value), 0.0), 1e6) if abs(value) < 1e300 else None
 
 
 def _parse(text: str, node: NodePlan) -> tomlkit.TOMLDocument:

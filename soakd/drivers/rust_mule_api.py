@@ -123,7 +123,7 @@ class RustMuleApi:
             )
         try:
             data = json.loads(answer.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NodeError(
                 "bad_answer", f"cannot read the answer of {path}: {_short(text)} is not JSON"
             ) from error

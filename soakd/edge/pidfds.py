@@ -1,22 +1,70 @@
-"""Waiting for the end of a process that is nobody's child here, without polling."""
+"""Processes by identity: waiting for their end and ending them, never by a bare pid.
+
+A pid counts only together with its start ticks, compared *after* a pidfd was opened: from then on
+the descriptor means that process and no later one of the same number.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import trio
 
+MAX_PID = 1 << 22
 
-async def wait_for_end(pid: int) -> None:
-    """Waits until the process that has this pid now is gone; returns at once if there is none.
 
-    A zombie counts as gone: it holds no port and no file.
-    """
+def start_ticks(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot; None when there is none, or no such pid."""
+    if not 1 < pid < MAX_PID:
+        return None
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    # A zombie holds no port and no file: it is as good as gone.
+    return None if fields[0] in b"ZXx" else int(fields[19])
+
+
+def real_uid(pid: int) -> int | None:
+    """Owner of a process; None when it is gone."""
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return None
+
+
+async def wait_for_end(pid: int, ticks: int) -> None:
+    """Wait until the process with this identity is gone; at once if it is gone already."""
+    with _opened(pid, ticks) as fd:
+        if fd is not None:
+            await trio.lowlevel.wait_readable(fd)
+
+
+def kill(pid: int, ticks: int) -> bool:
+    """Send SIGKILL to the process with this identity; False when it is gone."""
+    with _opened(pid, ticks) as fd:
+        if fd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+@contextmanager
+def _opened(pid: int, ticks: int) -> Iterator[int | None]:
     try:
         fd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except (OSError, OverflowError):
+        yield None
         return
     try:
-        await trio.lowlevel.wait_readable(fd)
+        yield fd if start_ticks(pid) == ticks else None
     finally:
         os.close(fd)

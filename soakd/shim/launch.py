@@ -6,6 +6,7 @@ the folder. Forking is safe here because this process has no threads.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import select
@@ -16,6 +17,7 @@ from soakd.shim import files, system
 from soakd.shim.errors import VerbError, from_os
 
 EXEC_TIMEOUT_MS = 10_000
+STDERR_PIPE_BYTES = 1024 * 1024
 
 _LIMITS = {
     name: getattr(resource, f"RLIMIT_{name}")
@@ -102,7 +104,16 @@ def launch(plan: Launch) -> Launched:
     finally:
         os.close(error_read)
     os.set_blocking(stderr_read, False)
+    _widen(stderr_read)
     return Launched(pid, stderr_read)
+
+
+def _widen(pipe: int) -> None:
+    """Let the node write on while we sit in a slow fdatasync, as far as the kernel allows."""
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, STDERR_PIPE_BYTES)
+    except OSError:
+        return
 
 
 def _await_exec(pid: int, error_read: int, program: str) -> None:

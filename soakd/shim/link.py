@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 
 from soakd.shim import protocol
+from soakd.shim.errors import VerbError
 
 READ_BYTES = 64 * 1024
 PAUSE_BYTES = 128 * 1024
@@ -63,6 +64,10 @@ class Link:
             return
         self._out += protocol.encode(message)
         self._write()
+
+    def refuse(self, request_id: object, exc: VerbError) -> None:
+        """Answer a request with an error."""
+        self.send({"id": request_id, "error": {"code": exc.code, "text": exc.text[:2000]}})
 
     def close(self) -> None:
         """Let go without telling anyone."""

@@ -6,23 +6,23 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 import traceback
 
 from soakd.shim import link as links
 from soakd.shim import protocol, system
 from soakd.shim.errors import VerbError
+from soakd.shim.jobs import Jobs, Result
 from soakd.shim.journal import Journal
 from soakd.shim.ladder import Ladder
+from soakd.shim.output import Outputs
 from soakd.shim.processes import LAST_READS, Node, Processes
 from soakd.shim.spec import Spec
 from soakd.shim.stderr import Line
-from soakd.shim.verbs import Job, Result, Verbs
+from soakd.shim.verbs import Times, Verbs
 
 TICK_S = 1.0
 """Suspend does not count for select(), and signals may coalesce: look again this often."""
-SLICE_S = 0.01
 ASKED = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
 
@@ -40,7 +40,8 @@ class Shim:
         self._ladder = Ladder(self.processes, 0.0, self.fact)
         self._ladder_due_s: float | None = None
         self._link: links.Link | None = None
-        self._job: tuple[object, links.Link, Job] | None = None
+        self._jobs = Jobs()
+        self._outputs: Outputs | None = None
         self._asked: str | None = None
         self._has_begun = False
         self._latest_end_s = 0.0
@@ -63,12 +64,13 @@ class Shim:
         """Journal a fact, then tell soakd."""
         self._tell(self._journal.record(event, facts))
 
-    def begun(self, latest_end_s: float, orphan_grace_s: float, stop_grace_s: float) -> None:
+    def begun(self, times: Times, out_max_bytes: int) -> None:
         """From now on the run exists, and stdin says nothing any more."""
         self._has_begun = True
-        self._latest_end_s = latest_end_s
-        self._orphan_grace_s = orphan_grace_s
-        self._ladder = Ladder(self.processes, stop_grace_s, self.fact)
+        self._latest_end_s = times.latest_end_s
+        self._orphan_grace_s = times.orphan_grace_s
+        self._ladder = Ladder(self.processes, times.stop_grace_s, self.fact)
+        self._outputs = Outputs(self.out, out_max_bytes, self.fact)
         self._selector.unregister(0)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, 0)
@@ -88,7 +90,7 @@ class Shim:
         if not self.stopping:
             self.fact("stopping", {"reason": reason})
             self._ladder.start(reason, system.boot_now())
-            self._drop_job("stopping", "cannot stage: the run is being stopped")
+            self._jobs.drop("stopping", "the run is being stopped")
 
     def end(self) -> None:
         """Leave the loop; what is queued for soakd is still sent."""
@@ -118,25 +120,33 @@ class Shim:
         if self._status != 0:
             self.processes.kill_groups()
             self.processes.kill_children()
+        if self._outputs is not None:
+            self._outputs.tell_all(system.boot_now())
         if self._has_begun:
             self.fact("ended", {"status": self._status})
         if self._link is not None:
             self._link.flush_and_close()
 
     def _patience(self) -> float | None:
-        if self._job is not None:
+        if self._jobs.busy:
             return 0.0
-        if not self._has_begun:
+        if self._outputs is None:
             return None
-        if self._ladder_due_s is None:
-            return TICK_S
-        return min(TICK_S, max(0.0, self._ladder_due_s - system.boot_now()))
+        due_s = self._outputs.due_s
+        if self._ladder_due_s is not None:
+            due_s = min(due_s, self._ladder_due_s)
+        return min(TICK_S, max(0.0, due_s - system.boot_now()))
 
     def _tick(self) -> None:
-        self.processes.collect()
-        if not self._has_begun:
+        if self._outputs is None:
             self._status = 0 if self._asked else self._status
-            return
+        else:
+            self._outputs.look(system.boot_now())
+            self.processes.collect()
+            self._hold()
+        self._jobs.work()
+
+    def _hold(self) -> None:
         if self._asked and not self._ends_itself:
             self._ends_itself = True
             self.stop(self._asked)
@@ -145,8 +155,6 @@ class Shim:
             self._ladder_due_s = self._ladder.step(system.boot_now())
         if self._ends_itself and self._ladder.clear:
             self._status = 0
-        if self._job is not None:
-            self._work(*self._job)
 
     def _check_timers(self) -> None:
         now_s = time.monotonic()
@@ -203,7 +211,7 @@ class Shim:
         link.close()
         if link is self._link:
             self._link = None
-            self._drop_job("lost", "the connection is gone")
+            self._jobs.drop("lost", "the connection is gone")
 
     def _hello(self) -> Result:
         left = self._ladder.left
@@ -234,39 +242,14 @@ class Shim:
             if isinstance(result, dict):
                 link.send({"id": request_id, "ok": result})
                 return
-            if self._job is not None:
-                raise VerbError("busy", "cannot stage: another copy is under way")
-            self._job = (request_id, link, result)
+            self._jobs.start(request_id, link, str(verb), result)
         except VerbError as exc:
-            _refuse(link, request_id, exc)
+            link.refuse(request_id, exc)
         except protocol.FrameError as exc:
-            _refuse(link, request_id, VerbError("too_big", str(exc)))
+            link.refuse(request_id, VerbError("too_big", str(exc)))
         except Exception as exc:  # noqa: BLE001 - answered and written down; the nodes go on
             traceback.print_exc()
-            _refuse(link, request_id, VerbError("internal", f"cannot {verb}: {exc!r}"))
-
-    def _work(self, request_id: object, link: links.Link, job: Job) -> None:
-        until = time.monotonic() + SLICE_S
-        try:
-            while time.monotonic() < until:
-                next(job)
-        except StopIteration as done:
-            self._job = None
-            link.send({"id": request_id, "ok": done.value})
-        except VerbError as exc:
-            self._job = None
-            _refuse(link, request_id, exc)
-        except Exception as exc:  # noqa: BLE001 - as for every verb
-            self._job = None
-            traceback.print_exc()
-            _refuse(link, request_id, VerbError("internal", f"cannot stage: {exc!r}"))
-
-    def _drop_job(self, code: str, text: str) -> None:
-        if self._job is not None:
-            request_id, link, job = self._job
-            self._job = None
-            job.close()
-            _refuse(link, request_id, VerbError(code, text))
+            link.refuse(request_id, VerbError("internal", f"cannot {verb}: {exc!r}"))
 
     # What nodes do.
 
@@ -275,6 +258,8 @@ class Shim:
         for _ in range(LAST_READS):
             if not self._stderr(node):
                 break
+        if self._outputs is not None:
+            self._outputs.tell_all(system.boot_now())
         self.fact("node_exited", {"node": node.name, "pid": node.pid, **(node.ended or {})})
 
     def _stderr(self, node: Node) -> bool:
@@ -303,9 +288,3 @@ class Shim:
     def _tell(self, message: Result) -> None:
         if self._link is not None:
             self._link.send(message)
-
-
-def _refuse(link: links.Link, request_id: object, exc: VerbError) -> None:
-    sys.stderr.flush()
-    text = exc.text[:2000]
-    link.send({"id": request_id, "error": {"code": exc.code, "text": text}})

@@ -35,6 +35,7 @@ VERBS = frozenset(
         "latest_end",
         "stop",
         "end",
+        "sweep",
     }
 )
 

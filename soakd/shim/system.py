@@ -7,6 +7,7 @@ upgraded while a run of two weeks goes on, and a late import would then find ano
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import os
 import signal
@@ -21,7 +22,13 @@ PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
+PUNCH_HOLE = 0x02 | 0x01
+"""FALLOC_FL_PUNCH_HOLE, which wants FALLOC_FL_KEEP_SIZE with it."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
+if _fallocate is not None:
+    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class Hash(Protocol):
@@ -58,6 +65,20 @@ def prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give the blocks of a part of a file back to the disk; it reads as zeros from then on.
+
+    Raises:
+        OSError: the file system cannot do that, or it failed.
+    """
+    if _fallocate is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    while _fallocate(fd, PUNCH_HOLE, offset, length) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
 
 
 def boot_now() -> float:

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import binascii
 import os
-from collections.abc import Generator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from soakd.shim import files, params, protocol, roots
+from soakd.shim import files, output, params, protocol, roots
 from soakd.shim import launch as launching
 from soakd.shim.copying import Order, TreeCopy
 from soakd.shim.errors import VerbError, from_os
+from soakd.shim.jobs import Job, Result
 from soakd.shim.params import Params
 from soakd.shim.processes import Node, Processes
+from soakd.shim.sweep import Sweep, order_from
 
-Result = dict[str, object]
-Job = Generator[None, None, Result]
+
+class Times(NamedTuple):
+    """The times of `begin`: an instant of the boot clock, and two durations."""
+
+    latest_end_s: float
+    orphan_grace_s: float
+    stop_grace_s: float
 
 
 class Host(Protocol):
@@ -36,7 +42,7 @@ class Host(Protocol):
     def fact(self, event: str, facts: dict[str, object]) -> None:
         """Journal a fact, then tell soakd."""
 
-    def begun(self, latest_end_s: float, orphan_grace_s: float, stop_grace_s: float) -> None:
+    def begun(self, times: Times, out_max_bytes: int) -> None:
         """From now on the run exists."""
 
     def watch_stderr(self, node: Node) -> None:
@@ -62,14 +68,14 @@ class Verbs:
         self._replacement = files.Replacement()
 
     def handle(self, verb: str, request: Params) -> Result | Job:
-        """The result of a verb, or for `stage` the work to be driven in slices.
+        """The result of a verb, or for `stage` and `sweep` the work to be driven in slices.
 
         Raises:
             VerbError: it was refused or failed.
         """
         if verb not in protocol.VERBS:
             raise VerbError("unknown_verb", f"cannot do {verb!r}: this shim has no such verb")
-        if self._root is None and verb not in ("begin", "end"):
+        if self._root is None and verb not in ("begin", "end", "sweep"):
             raise VerbError("not_begun", f"cannot {verb}: begin was not sent")
         if self._host.stopping and verb in ("begin", "stage", "launch"):
             raise VerbError("stopping", f"cannot {verb}: the run is being stopped")
@@ -80,19 +86,21 @@ class Verbs:
     def _do_begin(self, request: Params) -> Result:
         if self._root is not None:
             raise VerbError("begun", "cannot begin: it has begun already")
-        times = [
-            params.number(request, name)
-            for name in ("latest_end_boot_s", "orphan_grace_s", "stop_grace_s")
-        ]
+        names = ("latest_end_boot_s", "orphan_grace_s", "stop_grace_s")
+        times = Times(*(params.number(request, name) for name in names))
+        out_max_bytes = output.DEFAULT_BYTES
+        if request.get("out_max_bytes") is not None:
+            out_max_bytes = max(output.MIN_BYTES, params.whole(request, "out_max_bytes"))
         if "run_root" in request:
             folder = params.text(request, "run_folder")
             path = _absolute(params.text(request, "run_root"))
             self._root = roots.open_run_root(path, self._host.run, folder)
         else:
             self._root = roots.open_nodes_root(_absolute(params.text(request, "nodes_root")))
-        self._host.begun(*times)
+        self._host.begun(times, out_max_bytes)
         self._host.fact(
-            "begun", {"shim": os.getpid(), "root": self._root.path, "latest_end_boot_s": times[0]}
+            "begun",
+            {"shim": os.getpid(), "root": self._root.path, "latest_end_boot_s": times.latest_end_s},
         )
         return {"root": self._root.path}
 
@@ -175,7 +183,9 @@ class Verbs:
         node.started(launched)
         self._host.watch_stderr(node)
         facts: Result = {"node": node.name, "pid": node.pid, "ticks": node.ticks}
-        self._host.fact("node_started", facts)
+        # For a sweep, should this shim not live to see the end.
+        identity = {"dev": program.st_dev, "ino": program.st_ino}
+        self._host.fact("node_started", {**facts, "program": identity})
         proof = launching.evidence(launched.pid, node.folder, program)
         return {"pid": node.pid, "ticks": node.ticks, "script": script, **proof}
 
@@ -194,6 +204,16 @@ class Verbs:
     def _do_stop(self, request: Params) -> Result:
         self._host.stop(params.text(request, "reason"))
         return {}
+
+    def _do_sweep(self, request: Params) -> Job:
+        if self._root is not None:
+            raise VerbError("begun", "cannot sweep: this shim holds a run of its own")
+        return self._sweep(Sweep(order_from(request)))
+
+    def _sweep(self, sweep: Sweep) -> Job:
+        result = yield from sweep.run()
+        self._host.fact("swept", result)
+        return result
 
     def _do_end(self, _request: Params) -> Result:
         living = self._host.processes.living_children()

@@ -41,6 +41,11 @@ Every knob is a key of `[sim]` in `config.toml`; unknown ones are ignored like a
                                          publishes; 0 = all, so that short waits keep the rates)
     session_loss_every_secs 0.0          lose the SAM session this long after each loop start
     session_recreate_secs   1.0          and take this long to make it again
+    faults                  []           what goes wrong and when, such as ["die@20:SIGSEGV"]; all
+                                         kinds and their syntax stand in soakd/simnode/faults.py
+
+The same orders can be given to a running node: append lines to `sim.faults` in its data dir, with
+`order` or with any editor.
 
 Nothing here imports the rest of soakd; `/usr/bin/python3 -I -S` of 3.11 runs it.
 """
@@ -50,7 +55,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["install"]
+__all__ = ["install", "order"]
 
 
 def install(
@@ -81,3 +86,23 @@ def install(
     write_node_folder(
         folder, python=python, port=port, session_name=session_name, sim=dict(sim or {})
     )
+
+
+def order(data_dir: Path, *faults: str) -> None:
+    """Tell a running node to misbehave; it obeys within 0.1 s and logs `simulated fault`.
+
+    Args:
+        data_dir: its data dir.
+        faults: `KIND[@SECONDS FROM NOW][:ARGUMENT]`, see `soakd.simnode.faults`.
+
+    Raises:
+        ValueError: an order is not understood, none has been given then.
+        OSError: the control file cannot be written.
+    """
+    from soakd.simnode.control import FILE  # noqa: PLC0415
+    from soakd.simnode.faults import parse  # noqa: PLC0415
+
+    lines = "".join(f"{parse(text, running=True).text}\n" for text in faults)
+    # One write, so that the node never sees half of it.
+    with (data_dir / FILE).open("ab", buffering=0) as file:
+        file.write(lines.encode())

@@ -12,10 +12,11 @@ from soakd.simnode.api import Api
 from soakd.simnode.auth import Auth
 from soakd.simnode.config import Config
 from soakd.simnode.contacts import Contacts, load
+from soakd.simnode.control import Control
 from soakd.simnode.downloads import Downloads
 from soakd.simnode.fatal import FatalError, os_error
 from soakd.simnode.fate import Dice
-from soakd.simnode.httpd import Handle, Listener, listen
+from soakd.simnode.httpd import Handle, Listener
 from soakd.simnode.identity import Identity, load_identity, load_token, take_lock
 from soakd.simnode.kad import Kad
 from soakd.simnode.keywords import Keywords
@@ -36,6 +37,9 @@ def main() -> int:
 
     Returns:
         0 after a graceful stop, 1 after `Error: …` on stderr.
+
+    Raises:
+        SystemExit: the node was told to end with some other code.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         # Before the service loop a SIGINT kills at once, and Python is not to make it a traceback.
@@ -50,7 +54,9 @@ def main() -> int:
         # The lock lives as long as this descriptor: to the end of the process.
         take_lock(config, tracing)
         loop = Loop()
-        start(config, loop, tracing)
+        control = Control(config, loop, tracing)
+        control.begin()
+        start(config, loop, tracing, control)
         return loop.run()
     except FatalError as error:
         sys.stderr.write(f"Error: {error}\n")
@@ -77,7 +83,7 @@ def open_tracing(config: Config) -> Tracing:
     )
 
 
-def start(config: Config, loop: Loop, tracing: Tracing) -> None:
+def start(config: Config, loop: Loop, tracing: Tracing, control: Control) -> None:
     """Take the steps up to the SAM session; the rest follows when that is made.
 
     Raises:
@@ -86,12 +92,12 @@ def start(config: Config, loop: Loop, tracing: Tracing) -> None:
     identity = load_identity(config, tracing)
     parts = Parts(config, loop, tracing, Counters(), Dice(config.sim.seed), identity)
     if config.sim.session_secs:
-        loop.later(config.sim.session_secs, lambda: _session_made(parts, identity))
+        loop.later(config.sim.session_secs, lambda: _session_made(parts, identity, control))
     else:
-        _session_made(parts, identity)
+        _session_made(parts, identity, control)
 
 
-def _session_made(parts: Parts, identity: Identity) -> None:
+def _session_made(parts: Parts, identity: Identity, control: Control) -> None:
     config, tracing = parts.config, parts.tracing
     contacts = Contacts(identity.kad_id)
     network = Network(parts, contacts)
@@ -102,14 +108,15 @@ def _session_made(parts: Parts, identity: Identity) -> None:
     keywords = Keywords(parts, network)
     kad = Kad(parts, contacts, network, sources, keywords)
     node = Node(parts, auth, Settings(config), downloads, contacts, sources, keywords, kad)
-    _serve(parts, Api(node).handle)
+    control.attach(node)
+    _serve(parts, control, Api(node).handle)
     for contact in load(config, tracing):
         if contact.version:
             contacts.add(contact)
     kad.bootstrap()
 
 
-def _serve(parts: Parts, handle: Handle) -> None:
+def _serve(parts: Parts, control: Control, handle: Handle) -> None:
     """Listen on both loopback addresses, each for itself; without either the node lives on."""
     config, tracing = parts.config, parts.tracing
     port = config.get("api", "port")
@@ -127,7 +134,7 @@ def _serve(parts: Parts, handle: Handle) -> None:
         (socket.AF_INET, "127.0.0.1", f"127.0.0.1:{port}"),
     ):
         try:
-            sock = listen((host, port), family)
+            sock = control.listen((host, port), family)
         except OSError as error:
             last = error
             tracing.warn(
@@ -139,7 +146,7 @@ def _serve(parts: Parts, handle: Handle) -> None:
             continue
         bound += 1
         tracing.info("api", "api server listening", addr=Shown(shown))
-        Listener(parts.loop, sock, handle)
+        control.listeners.append(Listener(parts.loop, sock, control.guard(handle)))
     if not bound and last is not None:
         text = f"failed to bind API listener: {last.strerror} (os error {last.errno})"
         tracing.error("app", "api server stopped", error=Shown(text))

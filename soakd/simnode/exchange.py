@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
@@ -72,6 +72,10 @@ class Sender(Protocol):
         """Send the head of an endless answer."""
         ...
 
+    def pour(self, pieces: Iterator[bytes], pause_s: float = 0.0) -> None:
+        """Send bytes as they are, then close."""
+        ...
+
 
 class Exchange:
     """A request in work; the first answer counts, later ones are dropped."""
@@ -108,6 +112,14 @@ class Exchange:
         for call in after:
             call()
         return stream
+
+    def pour(self, pieces: Iterator[bytes], pause_s: float = 0.0) -> None:
+        """Send bytes that need not be an answer, a piece each `pause_s`, and close after the last.
+
+        The exchange ends with the connection.
+        """
+        if not self.ended:
+            self._sender.pour(pieces, pause_s)
 
     def abandon(self) -> None:
         """End without an answer: the client has gone."""

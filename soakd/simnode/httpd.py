@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from soakd.simnode.clock import wall
+from soakd.simnode.clock import http_date
 from soakd.simnode.exchange import Exchange, Request, Response, failure, reason
 from soakd.simnode.loop import READ, WRITE, Loop
 
@@ -50,6 +49,20 @@ class Listener:
         self._handle = handle
         loop.add(sock, READ, self._accept)
 
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Accept nobody any more; open connections go on."""
+        with contextlib.suppress(KeyError):  # just looking away
+            self._loop.remove(self._socket)
+        self._socket.close()
+
+    def _listen_again(self) -> None:
+        if self.fileno() >= 0:
+            self._loop.add(self._socket, READ, self._accept)
+
     def _accept(self, _events: int) -> None:
         try:
             sock, address = self._socket.accept()
@@ -58,9 +71,7 @@ class Listener:
         except OSError:
             # Out of descriptors: the connection stays ready, so look away for a moment.
             self._loop.remove(self._socket)
-            self._loop.later(
-                _ACCEPT_PAUSE_S, lambda: self._loop.add(self._socket, READ, self._accept)
-            )
+            self._loop.later(_ACCEPT_PAUSE_S, self._listen_again)
             return
         Connection(self._loop, sock, address[0], self._handle)
 
@@ -82,6 +93,8 @@ class Connection:
         self._last = False  # close when all is sent
         self._head_only = False
         self._parsing = False
+        self._pieces: Iterator[bytes] | None = None
+        self._pause_s = 0.0
         self.closed = False
         loop.add(sock, READ, self._ready)
 
@@ -97,14 +110,14 @@ class Connection:
             head += f"{name}: {value}\r\n"
         if self._last:
             head += "connection: close\r\n"
-        head += f"server: {SERVER}\r\ndate: {_date()}\r\n\r\n"
+        head += f"server: {SERVER}\r\ndate: {http_date()}\r\n\r\n"
         self._send(head.encode() + (b"" if self._head_only else response.body))
 
     def start_stream(self, content_type: str) -> EventStream:
         """Send the head of an endless chunked answer."""
         head = (
             f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache\r\n"
-            f"transfer-encoding: chunked\r\nserver: {SERVER}\r\ndate: {_date()}\r\n\r\n"
+            f"transfer-encoding: chunked\r\nserver: {SERVER}\r\ndate: {http_date()}\r\n\r\n"
         )
         self._send(head.encode())
         return EventStream(self)
@@ -113,6 +126,23 @@ class Connection:
         """Send a piece of an endless answer, or drop it when the reader is slow."""
         if not self._out and not self.closed:
             self._send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def pour(self, pieces: Iterator[bytes], pause_s: float = 0.0) -> None:
+        """Send bytes as they are, a piece each `pause_s` or as there is room, then close."""
+        self._pieces, self._pause_s = pieces, pause_s
+        self._next_piece()
+
+    def _next_piece(self) -> None:
+        piece = None if self._pieces is None or self.closed else next(self._pieces, None)
+        if piece is None:
+            self._close()
+            return
+        self._out += piece
+        if self._pause_s:
+            self._loop.later(self._pause_s, self._next_piece)
+            self._flush()
+        else:
+            self._watch()  # one piece each turn of the loop
 
     def proceed(self) -> None:
         """Go on with the next request, if all of it is here."""
@@ -205,6 +235,8 @@ class Connection:
         del self._out[:sent]
         if self._last and not self._out and self._exchange is None:
             self._close()
+        elif self._pieces is not None and not self._out and not self._pause_s:
+            self._next_piece()
         else:
             self._watch()
 
@@ -251,21 +283,3 @@ class EventStream:
     def write(self, data: bytes) -> None:
         """Send a piece, or drop it when the reader is slow."""
         self._connection.chunk(data)
-
-
-class _DateCache:
-    """The Date header of the current second."""
-
-    def __init__(self) -> None:
-        self.second = -1
-        self.text = ""
-
-    def __call__(self) -> str:
-        second = int(wall())
-        if second != self.second:
-            self.second = second
-            self.text = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second))
-        return self.text
-
-
-_date = _DateCache()

@@ -27,6 +27,7 @@ class Phase(Enum):
     BOOTSTRAP = auto()
     LOOP = auto()
     NEW_SESSION = auto()
+    STALLED = auto()
 
 
 class Kad:
@@ -111,12 +112,9 @@ class Kad:
 
     def lose_session(self) -> None:
         """Lose the SAM session and make it again; tables and totals survive, uptime does not."""
+        if not self._leave_loop(Phase.NEW_SESSION):
+            return
         parts = self._parts
-        for timer in self._armed:
-            timer.cancel()
-        self.phase = Phase.NEW_SESSION
-        self._network.session_lost = True
-        self.commands.pause()
         parts.tracing.warn(
             "app",
             "kad service lost SAM socket; recreating session and continuing",
@@ -126,6 +124,29 @@ class Kad:
         self._backoff_s = min(_BACKOFF_MAX_S, self._backoff_s * 2)
         self.persist()
         parts.loop.later(parts.config.sim.session_recreate_secs, self._enter_loop)
+
+    def stall(self, seconds: float) -> None:
+        """Do nothing in the loop for so long (for ever: infinity) or until `recover`."""
+        if self._leave_loop(Phase.STALLED) and seconds < float("inf"):
+            self._armed = [self._parts.loop.later(seconds, self.recover)]
+
+    def recover(self) -> None:
+        """Go on after a stall: uptime counts on, snapshots come at their next tick."""
+        if self.phase is Phase.STALLED:
+            self.phase = Phase.LOOP
+            self._network.session_lost = False
+            self.commands.resume()
+
+    def _leave_loop(self, phase: Phase) -> bool:
+        """Stop all work of the loop; false if it was not running."""
+        if self.phase is not Phase.LOOP:
+            return False
+        for timer in self._armed:
+            timer.cancel()
+        self.phase = phase
+        self._network.session_lost = True
+        self.commands.pause()
+        return True
 
     def persist(self) -> None:
         """Write the contacts; a full disk costs a WARN."""

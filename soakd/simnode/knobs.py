@@ -32,6 +32,7 @@ class Sim(NamedTuple):
     inbound_per_minute: int = 0
     session_loss_every_secs: float = 0.0
     session_recreate_secs: float = 1.0
+    faults: tuple[str, ...] = ()
 
     @property
     def odds(self) -> Odds:
@@ -61,7 +62,23 @@ def read_sim(table: object) -> Sim:
     return sim
 
 
+def _orders(value: object) -> tuple[str, ...]:
+    # Loaded only where it is needed: most nodes are well.
+    from soakd.simnode.faults import FaultError, parse  # noqa: PLC0415
+
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise BadValueError("sim.faults: expected a list of strings")
+    for item in value:
+        try:
+            parse(item)
+        except FaultError as error:
+            raise BadValueError(f"sim.faults: {error}") from error
+    return tuple(value)
+
+
 def _knob(key: str, value: object, default: object) -> Any:
+    if key == "faults":
+        return _orders(value)
     if isinstance(default, tuple):
         if not isinstance(value, list | tuple) or any(item not in OUTCOMES for item in value):
             raise BadValueError(f"sim.{key}: expected a list of {', '.join(OUTCOMES)}")

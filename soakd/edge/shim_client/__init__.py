@@ -16,6 +16,7 @@ from soakd.edge.shim_client.connection import (
 from soakd.edge.shim_client.identity import ShimIdentity, process_ticks, shim_lock_is_free
 from soakd.edge.shim_client.python import build_zip, find_shim_python, shim_zip
 from soakd.edge.shim_client.spawn import Credentials, ShimFds, SpawnedShim, spawn_shim
+from soakd.edge.shim_client.sweep import SweepOrder, Swept, staged_programs, sweep_run
 
 __all__ = [
     "Credentials",
@@ -25,6 +26,8 @@ __all__ = [
     "ShimLost",
     "ShimRefused",
     "SpawnedShim",
+    "SweepOrder",
+    "Swept",
     "build_zip",
     "connect_shim",
     "find_shim_python",
@@ -32,4 +35,6 @@ __all__ = [
     "shim_lock_is_free",
     "shim_zip",
     "spawn_shim",
+    "staged_programs",
+    "sweep_run",
 ]
