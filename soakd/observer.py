@@ -18,11 +18,10 @@ from soakd.core.model import Cause
 from soakd.drivers import rust_mule
 from soakd.edge.clock import boot_now, rfc3339, wall_now
 from soakd.edge.pidfds import MAX_PID, real_uid, start_ticks
-from soakd.edge.shim_client import ShimConnection
+from soakd.edge.shim_client import RUNGS, ShimConnection
 from soakd.host import Host
 from soakd.hub import Hub
 from soakd.records import Records
-from soakd.shim.protocol import RUNGS
 from soakd.view import gap_map, rates
 
 Event = dict[str, Any]

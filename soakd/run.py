@@ -140,6 +140,11 @@ class Run:
                 self.state = new
         self.hub.publish("end", self.status())
 
+    def note_once(self, text: str) -> None:
+        """Adds a note to what `status` shows."""
+        if text not in self.observer.notes:
+            self.observer.notes.append(text)
+
     async def let_go(self) -> None:
         """Closes connections, files and watches; processes are not touched."""
         await self.work.let_go()

@@ -242,8 +242,9 @@ class Scheduler:
                 with trio.CancelScope(shield=True), trio.move_on_after(BURIAL_S):
                     await run.bury(error)
                     return
-            except Exception:  # noqa: BLE001 - tried again below
-                _log.exception("end_not_written")
+            except Exception as refusal:  # noqa: BLE001 - tried again below
+                _log.error("end_not_written", text=str(refusal), again_in_s=pause_s)
+                run.note_once(f"the end of the run could not be written yet: {refusal}")
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

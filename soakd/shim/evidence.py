@@ -87,7 +87,7 @@ class Judge:
         place = self._place(pid)
         if place is None:
             return None
-        spared = spared or _is_held(environ) or self._is_no_orphan(pid, row, table)
+        spared = spared or self._is_no_orphan(pid, row, table) or _is_a_login(environ)
         return Verdict(pid, row.ticks, place, spared)
 
     def is_older(self, row: Row) -> bool:
@@ -140,7 +140,7 @@ class Judge:
         return None
 
 
-def _is_held(environ: list[bytes] | None) -> str | None:
+def _is_a_login(environ: list[bytes] | None) -> str | None:
     if environ is None:
         return "does not show its environment"
     if any(word.startswith(_LOGIN) for word in environ):

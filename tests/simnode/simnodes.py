@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from soakd.simnode import order
+
 GUARD_S = 10.0
 ROOT = Path(__file__).resolve().parents[2]
 FROM_SOURCES = "from soakd.simnode.app import main; raise SystemExit(main())"
@@ -146,6 +148,19 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.02)  # often enough, and below the rate limits
+
+
+def tell(node: SimNode, *faults: str) -> None:
+    """Order, and wait until the node obeys."""
+    before = node.out().count("simulated fault")
+    order(node.folder / "data", *faults)
+    wait_until(lambda: node.out().count("simulated fault") >= before + len(faults))
+
+
+def status_field(pid: int, name: str) -> str:
+    """Read a line of the status of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
 
 
 def free_tcp_port() -> int:

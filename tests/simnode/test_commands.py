@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from soakd.simnode.commands import CAPACITY, CommandQueue
 from soakd.simnode.exchange import Exchange, Request, Response, Stream, success
 from soakd.simnode.loop import Loop
@@ -23,6 +25,9 @@ class Client:
 
     def start_stream(self, content_type: str) -> Stream:
         raise AssertionError(content_type)
+
+    def pour(self, pieces: Iterator[bytes], pause_s: float = 0.0) -> None:
+        raise AssertionError(pieces)
 
 
 def full_queue(loop: Loop, ran: list[int]) -> CommandQueue:
