@@ -26,8 +26,12 @@ from soakd.edge.shim_client import (
     ShimLost,
     ShimRefused,
     SpawnedShim,
+    SweepOrder,
+    Swept,
     connect_shim,
     spawn_shim,
+    staged_programs,
+    sweep_run,
 )
 from soakd.edge.store import RunRow
 from soakd.host import Host
@@ -63,6 +67,10 @@ class Crew:
         self._ticks: int | None = None
         self._nonce = ""
         self._where: tuple[Path, int] | None = None
+        self._folder: RunFolder | None = None
+        self.swept: Swept | None = None
+        """What a sweep after a dead shim came to, if there was one."""
+        self.sweep_error = ""
 
     @property
     def uid(self) -> int:
@@ -99,7 +107,7 @@ class Crew:
         await self._host.db(self._host.store.set_shim, self._run_id, n=shim_n, nonce=nonce)
         shim = await self._spawn(folder, shim_n, nonce)
         self._shim, self._pid, self._ticks, self._nonce = shim, shim.pid, shim.ticks, nonce
-        self._where = folder.shim_dir(), shim_n
+        self._where, self._folder = (folder.shim_dir(), shim_n), folder
         try:
             self._contain(shim)
             await self._host.db(
@@ -135,7 +143,7 @@ class Crew:
         # Known from here on, so that force can be used even on a shim that does not answer.
         self._cgroup = Cgroup(Path(row.cgroup)) if row.cgroup else None
         self._pid, self._ticks, self._nonce = row.shim_pid, row.shim_ticks, row.nonce or ""
-        self._where = folder.shim_dir(), row.shim_n
+        self._where, self._folder = (folder.shim_dir(), row.shim_n), folder
         if start_ticks(row.shim_pid) != row.shim_ticks:
             raise ShimLost(f"the shim (pid {row.shim_pid}) is gone")
         connection = await connect_shim(folder.shim_dir(), row.shim_n, self.uid, row.shim_pid)
@@ -194,12 +202,16 @@ class Crew:
             return await self.put_down()
         with trio.move_on_after(SHIM_EXIT_S):
             await self._wait_for_shim()
-        return await self.put_down()
+        return await self.put_down(is_clean=True)
 
-    async def put_down(self) -> Left:
+    async def put_down(self, *, is_clean: bool = False) -> Left:
         """Ends by force whatever of the run is still there, the shim first.
 
-        The shim's nodes die with it (PDEATHSIG); the cgroup, where there is one, takes the rest.
+        The shim's nodes die with it (PDEATHSIG); the cgroup takes the rest, or, where there is
+        none, a fresh shim that finds it by evidence.
+
+        Args:
+            is_clean: the shim has proven that it has no children left.
 
         Returns:
             What could not be ended, as pids with start ticks.
@@ -212,6 +224,8 @@ class Crew:
         left: Left = []
         if self._pid is not None and start_ticks(self._pid) == self._ticks:
             left.append((self._pid, self._ticks or 0))
+        elif self._cgroup is None and not is_clean:
+            left += await self._sweep()
         return left + await self._empty_cgroup()
 
     async def stop_unheard(self, reason: str) -> Left:
@@ -242,6 +256,37 @@ class Crew:
             await self._shim.stdin.aclose()
         elif self._pid is not None and self._ticks is not None:
             await wait_for_end(self._pid, self._ticks)
+
+    async def _sweep(self) -> Left:
+        """Without a cgroup: ends by evidence what a dead shim has left behind."""
+        folder, ticks = self._folder, self._ticks
+        if folder is None or ticks is None or not self._nonce:
+            return []
+        root = self._plan.run_root or str(folder.path / "nodes")
+        fds = ShimFds(
+            journal=folder.open_for_child("shim.ndjson"),
+            lock=folder.open_for_child("shim.lock"),
+            out={},
+            runner_out=folder.open_for_child("logs/runner.out"),
+        )
+        try:
+            journal = await trio.to_thread.run_sync((folder.path / "shim.ndjson").read_bytes)
+            self.swept = await sweep_run(
+                SweepOrder(root, self._nonce, ticks, staged_programs(journal)),
+                python=self._host.shim_python,
+                run=f"r{self._run_id}",
+                shim_dir=folder.shim_dir(),
+                lock_path=folder.path / "shim.lock",
+                credentials=self._host.credentials(self.account),
+                fds=fds,
+            )
+        except HostError as error:
+            self.sweep_error = error.message
+            return []
+        finally:
+            fds.close()
+        identities = ((pid, start_ticks(pid)) for pid in self.swept.left)
+        return [(pid, ticks) for pid, ticks in identities if ticks is not None]
 
     async def _empty_cgroup(self) -> Left:
         if self._cgroup is None:

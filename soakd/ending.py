@@ -70,6 +70,11 @@ class Ending:
             observer.left = await crew.put_down()
         elif not observer.left:
             observer.left = await crew.dismiss()
+        if crew.swept is not None and (crew.swept.killed or crew.swept.spared):
+            spared = [{"pid": pid, "why": why} for pid, why in crew.swept.spared]
+            observer.event("swept", None, {"killed": list(crew.swept.killed), "spared": spared})
+        if crew.sweep_error:
+            observer.event("sweep_failed", None, {"text": crew.sweep_error})
         if observer.left:
             pids = [pid for pid, _ in observer.left]
             observer.event(

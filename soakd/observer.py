@@ -100,6 +100,9 @@ class Observer:
                 self._rung = {"rung": rung, "pids": _pids(pids)}
                 self._note_event("rung", None, self._rung)
                 self._hub.publish("rung", self._rung)
+            case {"event": "output_cut", "node": str(node), "dropped_bytes": int(dropped)}:
+                if node in self.states:
+                    self._note_event("output_cut", node, {"dropped_bytes": dropped})
             case {"event": "stopped", "left": list(left)}:
                 self._take_left(left)
             case {"event": "orphan" | "stopping" as kind, **facts}:

@@ -152,7 +152,8 @@ class Records:
 
     def used_bytes(self) -> int:
         """Size of all records and outputs; the node folders are their user's affair."""
-        return sum(path.stat().st_size for path in (self.folder.path / "logs").iterdir())
+        # Blocks, not lengths: the middle of a node's output may have been punched out.
+        return sum(path.stat().st_blocks * 512 for path in (self.folder.path / "logs").iterdir())
 
     @property
     def rounds_bytes(self) -> int:

@@ -162,8 +162,8 @@ class Staging:
         if not as_argument and not exe.endswith(f"/{node_folder(node.name)}/{PROGRAM}"):
             raise NodeError(
                 "node_not_executed",
-                f"cannot trust node {node.name}: {exe!r} runs in place of the staged {PROGRAM};"
-                " the program must not be a wrapper",
+                f"cannot trust node {node.name}: {exe!r} {argv!r} runs in place of the staged"
+                f" {PROGRAM}; the program must not be a wrapper",
                 {"node": node.name},
             )
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from soakd.bundle import pieces
+from soakd.bundle.pieces import Piece
 from soakd.bundle.redact import Redactor
 from soakd.bundle.secret_files import SecretFiles, is_secret_name
 from soakd.bundle.spec import BundleSpec
@@ -45,7 +47,8 @@ class Packer:
             OutputError: the output cannot be written.
         """
         for name, descriptor in records.items():
-            self._add(name, descriptor)
+            parts = pieces.around_holes(descriptor, os.fstat(descriptor).st_size)
+            self._add(name, descriptor, parts)
         for item in self._spec.left_out:
             self._leave_out(item.name, item.reason)
         for node in self._spec.nodes:
@@ -83,7 +86,7 @@ class Packer:
         elif len(self._members) >= limits.members:
             self._leave_out(name, "too many members", size=size)
         else:
-            self._add(name, descriptor)
+            self._add(name, descriptor, pieces.whole(size))
 
     def _bulky(self, entry: Entry) -> str | None:
         """Say why a file is represented by its hash alone."""
@@ -93,26 +96,27 @@ class Packer:
             return "binary"
         return "download part" if entry.name.endswith(".part") else None
 
-    def _add(self, name: str, descriptor: int) -> None:
-        """Pack the first bytes of an open file, as many as it has now."""
+    def _add(self, name: str, descriptor: int, parts: list[Piece]) -> None:
+        """Pack the parts of an open file, as long as they are now."""
         info = os.fstat(descriptor)
         for secret in self._secrets.changed():
             self._redactor.add(secret)
-        member: dict[str, Any] = {"name": self._free_name(name), "size": info.st_size}
+        size = pieces.length(parts)
+        member: dict[str, Any] = {"name": self._free_name(name), "size": size}
+        if missing := pieces.dropped(parts, info.st_size):
+            member["dropped"] = missing
         executable = bool(info.st_mode & 0o100)
-        self._tar.begin(member["name"], info.st_size, info.st_mtime, executable=executable)
+        self._tar.begin(member["name"], size, info.st_mtime, executable=executable)
         digest = hashlib.sha256()
         masker = self._redactor.masker()
         copied = 0
-        while copied < info.st_size:
-            data = _read(descriptor, min(_CHUNK, info.st_size - copied), copied)
-            if not data:
-                member["padded"] = info.st_size - copied
-                break
+        for data in _contents(descriptor, parts):
             copied += len(data)
             self._put(masker.feed(data), digest)
         self._put(masker.finish(), digest)
-        self._pad(info.st_size - copied, digest)
+        if copied < size:
+            member["padded"] = size - copied
+        self._pad(size - copied, digest)
         self._tar.end()
         member["sha256"] = digest.hexdigest()
         self._members.append(member)
@@ -172,6 +176,21 @@ class Packer:
         self._tar.begin(MANIFEST, len(data), 0)
         self._tar.data(data)
         self._tar.end()
+
+
+def _contents(descriptor: int, parts: list[Piece]) -> Iterator[bytes]:
+    """What the parts hold; ends early where the file has become shorter."""
+    for part in parts:
+        if isinstance(part, bytes):
+            yield part
+            continue
+        at, end = part
+        while at < end:
+            data = _read(descriptor, min(_CHUNK, end - at), at)
+            if not data:
+                return
+            at += len(data)
+            yield data
 
 
 def _read(descriptor: int, count: int, offset: int) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.shim import harness
+from tests.shim.scene import Scene
 
 
 @pytest.fixture
@@ -28,3 +29,26 @@ async def dropped(short_dir: Path) -> AsyncIterator[harness.RunningShim]:
         pytest.skip("only root can run a shim with another uid")
     async with harness.running_shim(short_dir, harness.NOBODY) as running:
         yield running
+
+
+@pytest.fixture
+def dead(
+    short_dir: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scene]:
+    """Return a run of our own uid whose shim is gone; its sweeper runs from the sources."""
+    harness.run_from_source(monkeypatch, child_env)
+    made = Scene(short_dir)
+    made.open()
+    yield made
+    made.close()
+    assert (short_dir / "runner.out").read_text() == ""
+
+
+@pytest.fixture
+def dead_of_nobody(short_dir: Path) -> Iterator[Scene]:
+    """Return a dead run of the user nobody, swept as shipped."""
+    made = Scene(short_dir, harness.NOBODY)
+    made.open()
+    yield made
+    made.close()
+    assert (short_dir / "runner.out").read_text() == ""

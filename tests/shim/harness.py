@@ -161,6 +161,11 @@ def make_folders(folder: Path, credentials: Credentials | None) -> ShimFds:
     nodes.mkdir(mode=0o700)
     if credentials is not None:
         os.chown(nodes, credentials.uid, credentials.gid)
+    return open_fds(folder)
+
+
+def open_fds(folder: Path) -> ShimFds:
+    """The descriptors of a run folder that stands."""
     return ShimFds(
         journal=os.open(folder / "shim.ndjson", _APPEND, 0o640),
         lock=os.open(folder / "shim.lock", _APPEND, 0o600),
