@@ -9,14 +9,13 @@ node contract (rust-mule 0.1.0): the folder §1, the keys §2, failure text §3.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import Table
 
 from soakd.core.errors import NodeError
 from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
@@ -122,7 +121,7 @@ def edit_config(text: str | None, plan: Plan, node: NodePlan, run: str) -> NodeC
     for key, value in wanted.items():
         section, name = key.split(".")
         table = document.setdefault(section, tomlkit.table())
-        if not isinstance(table, Table):
+        if not isinstance(table, MutableMapping):
             raise NodeError(
                 "bad_config",
                 f"cannot edit {CONFIG} of node {node.name}: [{section}] is not a table; mend it in"
@@ -279,6 +278,7 @@ FAILURES: tuple[tuple[str, str], ...] = (
     ),
 )
 PANIC = re.compile(r"thread '.*'( \(\d+\))? panicked at")
+MAX_SEARCHED_CHARS = 4096
 FATAL = re.compile(r"^Error: ")
 
 
@@ -292,7 +292,9 @@ def explain_failure(stderr_line: str) -> str | None:
 
 def is_panic(stderr_line: str) -> bool:
     """Whether a stderr line announces a panic (contract §8)."""
-    return PANIC.search(stderr_line) is not None
+    # A line is the node's: the cheap look comes first, and no line is searched without end.
+    head = stderr_line[:MAX_SEARCHED_CHARS]
+    return " panicked at" in head and PANIC.search(head) is not None
 
 
 def is_fatal(stderr_line: str) -> bool:

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Generator
 
+from soakd.shim import system
 from soakd.shim.errors import VerbError
 from soakd.shim.link import Link
 
@@ -53,7 +54,7 @@ class Jobs:
             link.refuse(request_id, exc)
         except Exception as exc:  # noqa: BLE001 - answered and written down; the nodes go on
             self._now = None
-            traceback.print_exc()
+            system.complain(traceback.format_exc())
             link.refuse(request_id, VerbError("internal", f"cannot {verb}: {exc!r}"))
 
     def drop(self, code: str, cause: str) -> None:

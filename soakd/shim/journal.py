@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 
 from soakd.shim import system
 
@@ -36,8 +35,7 @@ class Journal:
         try:
             self._append(data)
         except OSError as exc:
-            sys.stderr.write(f"cannot write to shim.ndjson: {exc.strerror}: {data.decode()}")
-            sys.stderr.flush()
+            system.complain(f"cannot write to shim.ndjson: {exc.strerror}: {data.decode()}")
         return line
 
     def _append(self, data: bytes) -> None:

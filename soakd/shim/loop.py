@@ -107,7 +107,7 @@ class Shim:
                     key.data(mask)
                 self._tick()
             except Exception:  # noqa: BLE001 - the holder of the nodes must not die of a bug
-                traceback.print_exc()
+                system.complain(traceback.format_exc())
                 failures += 1
                 if failures > 3:
                     self._status = 1
@@ -248,7 +248,7 @@ class Shim:
         except protocol.FrameError as exc:
             link.refuse(request_id, VerbError("too_big", str(exc)))
         except Exception as exc:  # noqa: BLE001 - answered and written down; the nodes go on
-            traceback.print_exc()
+            system.complain(traceback.format_exc())
             link.refuse(request_id, VerbError("internal", f"cannot {verb}: {exc!r}"))
 
     # What nodes do.

@@ -10,7 +10,6 @@ the last bytes that were there: every writer appends, so the next line follows t
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 
 from soakd.shim import system
@@ -77,8 +76,7 @@ class Output:
             os.write(self._fd, f"\n[{self.dropped} bytes dropped here]\n".encode("ascii") + tail)
         except OSError as exc:
             self._is_stuck = True
-            sys.stderr.write(f"cannot cap the output of a node: {exc.strerror}\n")
-            sys.stderr.flush()
+            system.complain(f"cannot cap the output of a node: {exc.strerror}\n")
 
     def _last_bytes(self) -> bytes:
         # Our descriptor may only append. Where the submitter may read the file, so may we.

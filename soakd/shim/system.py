@@ -12,6 +12,7 @@ import importlib
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -196,3 +197,13 @@ def lift_oom_score() -> None:
             os.write(fd, b"0")
     finally:
         os.close(fd)
+
+
+def complain(text: str) -> None:
+    """Say something on stderr (runner.out), where a full disk must not matter.
+
+    `sys.stderr` keeps what it could not write and raises again at the next flush: the holder of
+    the nodes would die of its own last words.
+    """
+    with suppress(OSError):
+        os.write(2, text.encode("utf-8", "backslashreplace"))

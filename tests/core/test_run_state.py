@@ -11,6 +11,7 @@ from soakd.core import run_state
 from soakd.core.model import Cause
 from soakd.core.plan import Plan, longest_round_s
 from soakd.core.run_state import (
+    CLEAN_UP_S,
     Aborted,
     AllReady,
     DeadlineReached,
@@ -173,7 +174,7 @@ def test_limits_follow_from_the_plan() -> None:
     plan: Plan = make_plan(duration_s=60.0, stop_grace_s=4.0, staging_timeout_s=30.0)
     limits = Limits.of(plan)
     assert (limits.staging_s, limits.ready_s, limits.warmup_s) == (30.0, 1200.0, 0.0)
-    assert (limits.duration_s, limits.stopping_s) == (60.0, 19.0)
+    assert (limits.duration_s, limits.stopping_s) == (60.0, 19.0 + CLEAN_UP_S)
     assert limits.running_s == 60.0 + longest_round_s(plan)
 
 

@@ -88,3 +88,27 @@ async def test_loop_that_keeps_failing_takes_its_nodes_along(
         await shim.launch()
         assert await shim.wait_exit() == 1
         assert shim.journal[-1]["event"] == "ended"
+
+
+FULL_DISK = """
+import json, os
+full = os.open("/dev/full", os.O_WRONLY)
+os.dup2(full, 2)
+os.dup2(full, json.loads(sys.argv[1])["fds"]["journal"])
+"""
+
+
+async def test_full_disk_does_not_end_the_holder_of_the_nodes(
+    short_dir: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither journal nor stderr takes a byte: the node lives, and is stopped and reaped."""
+    harness.run_from_source(monkeypatch, child_env, FULL_DISK)
+    async with harness.running_shim(short_dir) as shim:
+        made = await shim.run_program("trap 'exit 0' INT; echo up >&2; while :; do sleep 0.1; done")
+        await shim.wait_for("stderr", line="up")
+        await shim.call("stop", reason="test")
+        assert (await shim.wait_for("stopped"))["left"] == []
+        ended = await shim.wait_for("node_exited")
+        assert (ended["pid"], ended["code"]) == (made["pid"], 0)
+        await shim.call("end")
+        assert await shim.wait_exit() == 0
