@@ -114,7 +114,7 @@ def test_without_holes_the_file_is_cut_and_says_so(
 
 
 def test_file_that_cannot_be_cut_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """An append-only or strange file: one line in runner.out, and no further try."""
     monkeypatch.setattr(system, "punch_hole", no_holes)
@@ -125,7 +125,7 @@ def test_file_that_cannot_be_cut_is_said_once(
     assert capped.look() == output.SOONEST_S
     assert capped.look() == output.LATEST_S
     os.close(fd)
-    assert capsys.readouterr().err.count("cannot cap the output of a node") == 1
+    assert capfd.readouterr().err.count("cannot cap the output of a node") == 1
 
 
 def test_tail_that_may_not_be_read_is_given_up(

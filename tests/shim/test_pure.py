@@ -120,7 +120,7 @@ def test_journal_lines_are_numbered_and_whole(tmp_path: Path) -> None:
 
 
 def test_journal_on_a_full_disk_leaves_no_torn_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The half line is taken back, the fact goes to stderr, the shim lives."""
     fd = os.open(tmp_path / "j", os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -133,7 +133,7 @@ def test_journal_on_a_full_disk_leaves_no_torn_line(
     monkeypatch.undo()
     os.close(fd)
     assert (tmp_path / "j").read_bytes() == whole
-    assert "No space left" in capsys.readouterr().err
+    assert "No space left" in capfd.readouterr().err
 
 
 def test_children_are_found_without_the_kernel_option() -> None:
