@@ -77,8 +77,9 @@ def _background(options: Options) -> int:
         if word == READY:
             print(f"soakd serves {options.paths.socket}; its log is {log}", file=sys.stderr)
             return 0
-        print(f"soakd: cannot start in the background: see {log}", file=sys.stderr)
-        return 1
+        code, _, reason = word.partition(" ")
+        print(f"soakd: {reason or f'cannot start in the background: see {log}'}", file=sys.stderr)
+        return int(code) if code.isdigit() else 1
     os.close(ready_read)
     os.setsid()
     if os.fork() > 0:
@@ -93,7 +94,10 @@ def _background(options: Options) -> int:
     try:
         status = _live(options, on_ready)
     except SoakError as error:
+        status = exit_status(error.code)
         print(f"soakd: {error.message}", file=sys.stderr)
+        # Whoever started us still waits at the other end of the pipe.
+        os.write(ready_write, f"{status} {error.message}".encode())
     finally:
         sys.stderr.flush()
         os._exit(status)

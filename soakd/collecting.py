@@ -15,6 +15,7 @@ from soakd.core.plan import Plan, parse_plan
 from soakd.edge.clock import wall_now
 from soakd.edge.journal import PRIVATE, RunFolder
 from soakd.edge.packer import BundleStream, bundle_file_name, open_bundle
+from soakd.edge.shim_client import RUN_ROOT_MARKER
 from soakd.edge.store import RunRow
 from soakd.host import Host
 from soakd.staging import node_folder
@@ -100,8 +101,11 @@ def _nodes(host: Host, row: RunRow, plan: Plan) -> tuple[NodeFolder, ...]:
     if row.started_at is None:
         return ()
     root = plan.run_root or str(host.state_dir / "runs" / run_name(row.id) / "nodes")
+    marker = "" if plan.run_root is None else f"{plan.run_root}/{RUN_ROOT_MARKER}"
     return tuple(
-        NodeFolder(f"{root}/{node_folder(node.name)}", node_folder(node.name))
+        NodeFolder(
+            f"{root}/{node_folder(node.name)}", node_folder(node.name), marker, run_name(row.id)
+        )
         for node in plan.nodes
     )
 

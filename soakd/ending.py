@@ -70,6 +70,7 @@ class Ending:
             observer.left = await crew.put_down()
         elif not observer.left:
             observer.left = await crew.dismiss()
+        await observer.settle()
         if crew.swept is not None and (crew.swept.killed or crew.swept.spared):
             spared = [{"pid": pid, "why": why} for pid, why in crew.swept.spared]
             observer.event("swept", None, {"killed": list(crew.swept.killed), "spared": spared})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from soakd.core import node_state, readiness, rows
-from soakd.core.errors import HostError, NodeError
+from soakd.core.errors import HostError, NodeError, SoakError
 from soakd.core.model import Cause
 from soakd.core.plan import NodePlan, Plan, plan_to_dict
 from soakd.crew import Crew
@@ -62,7 +62,14 @@ class Fleet:
         submitted: dict[str, str] = json.loads(row.sha256_json)
         found: dict[str, str] = {}
         for node in self._plan.nodes:
-            staged = await self._staging.stage(node, submitted.get(node.name))
+            try:
+                staged = await self._staging.stage(node, submitted.get(node.name))
+            except SoakError as error:
+                error.details.setdefault("node", node.name)
+                raise
+            for secret in staged.secrets:
+                add_secret = self._host.store.add_secret
+                await self._host.db(add_secret, self._id, secret.kind, secret.value)
             self._configs[node.name] = staged.config
             found[node.name] = staged.program_sha256
         await self._write_plan(row, found)
@@ -98,6 +105,19 @@ class Fleet:
                     " end it or choose another port"
                 )
                 raise HostError("refused", text, {"cause": "port_busy", "node": node.name})
+
+    async def remember(self) -> None:
+        """Knows from the store what an earlier soakd launched, when its shim cannot be asked."""
+        for row in await self._host.db(self._host.store.nodes, self._id):
+            if row.pid is None or row.ticks is None:
+                continue
+            launched = node_state.Launched(row.pid, row.ticks)
+            if row.exit_json is None:
+                self._observer.states[row.name] = launched
+            else:
+                ended = node_state.Gone(**json.loads(row.exit_json))
+                self._observer.states[row.name] = node_state.advance(launched, ended, boot_now())
+        await self._observer.settle()
 
     # -- starting ------------------------------------------------------------------------------
 
@@ -141,7 +161,11 @@ class Fleet:
         self.check_ports()
         for node in self._plan.nodes:
             if node.name not in self.live:
-                process = await self._staging.launch(node, self._staging.node_env())
+                try:
+                    process = await self._staging.launch(node, self._staging.node_env())
+                except SoakError as error:
+                    error.details.setdefault("node", node.name)
+                    raise
                 self._meet(node, process)
                 await self._write_down(node, process, is_new=True)
 

@@ -142,12 +142,9 @@ class Observer:
         if known is None or isinstance(known, node_state.Exited):
             return
         self.states[node] = node_state.advance(known, node_state.Gone(code, number), boot_now())
-        ended = {"code": code} if number is None else {"signal": number}
+        ended = {"code": code, "signal": number}
         self._note_event("node_exited", node, {"pid": known.pid, **ended})
-        if self.records is not None:
-            self.records.folder.remove(f"logs/{node}.pid")
-        with trio.CancelScope(shield=True):
-            await self._host.db(self._host.store.node_exited, self._run_id, node, json.dumps(ended))
+        await self._forget(node, ended)
         if not self._ending:
             self._node_exits += 1
             how = node_state.exit_text(code, number)
@@ -158,6 +155,24 @@ class Observer:
                 text += f"; {meaning}" if meaning else ""
                 text += f" ({error[:300]})"
             self._tell_soon(run_state.NodeExited(node, text))
+
+    async def settle(self) -> None:
+        """Books the end of nodes whose exit nobody has told: their shim died, or was away."""
+        for node, known in self.states.items():
+            if known is None or isinstance(known, node_state.Exited):
+                continue
+            if start_ticks(known.pid) == known.ticks:
+                continue
+            gone = node_state.Gone(None, None)
+            self.states[node] = node_state.advance(known, gone, boot_now())
+            self._note_event("node_gone", node, {"pid": known.pid, "code": None, "signal": None})
+            await self._forget(node, {"code": None, "signal": None})
+
+    async def _forget(self, node: str, ended: Mapping[str, Any]) -> None:
+        if self.records is not None:
+            self.records.folder.remove(f"logs/{node}.pid")
+        with trio.CancelScope(shield=True):
+            await self._host.db(self._host.store.node_exited, self._run_id, node, json.dumps(ended))
 
     # -- what others put in --------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import trio
 
+from soakd.bundle.secret_files import values_in
+from soakd.bundle.spec import Secret
 from soakd.core.errors import HostError, NodeError, UserError
 from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
 from soakd.crew import CALL_S, Crew, words_of
@@ -31,6 +33,8 @@ class Staged:
 
     config: NodeConfig
     program_sha256: str
+    secrets: tuple[Secret, ...]
+    """Token and private keys of the source: no bundle may hold them, also when it is gone."""
 
 
 def node_folder(node: str) -> str:
@@ -80,13 +84,28 @@ class Staging:
             raise HostError(
                 "internal", f"cannot edit {CONFIG} of node {node.name}: it reads back different"
             )
+        secrets = await self._secrets(node.name, config)
         doomed = [
             config.file(rust_mule.LOCK_FILE),
             *(config.identity if plan.fresh_identity else ()),
         ]
         for path in doomed:
             await self._crew.call("remove", node=node.name, path=path)
-        return Staged(config, program)
+        return Staged(config, program, secrets)
+
+    async def _secrets(self, node: str, config: NodeConfig) -> tuple[Secret, ...]:
+        found: list[Secret] = []
+        for name in (rust_mule.TOKEN_FILE, rust_mule.KEYS_FILE):
+            try:
+                data = await self._crew.connection.read_file(node, config.file(name))
+            except ShimRefused:
+                # The source has none, or nothing that can be read as one.
+                continue
+            except ShimLost as lost:
+                text = f"cannot read {name} of node {node}: the shim is lost ({lost})"
+                raise HostError("internal", text) from lost
+            found += values_in(data.decode("utf-8", "replace"))
+        return tuple(found)
 
     async def _edited(self, text: str | None, node: NodePlan) -> NodeConfig:
         """The edited configuration, in a thread: a user's TOML may take its time to parse."""

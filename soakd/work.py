@@ -136,6 +136,7 @@ class Work:
                 self._owner.tell_soon(loss_of_shim(row, str(lost) or "it does not answer"))
             # While staging nothing of the run is lost with its shim: another one begins anew.
             self._observer.left = await self._crew.put_down()
+            await self._fleet.remember()
         if from_at is not None:
             await self._book_absence(from_at)
 

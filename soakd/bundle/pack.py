@@ -52,6 +52,9 @@ class Packer:
         for item in self._spec.left_out:
             self._leave_out(item.name, item.reason)
         for node in self._spec.nodes:
+            if node.marker and _run_named_in(node.marker) != node.run:
+                self._leave_out(node.name, "its RUN_ROOT was used by another run since")
+                continue
             for entry in walk(node.path, self._spec.limits.depth):
                 self._take(f"{node.name}/{entry.path}".rstrip("/"), entry)
         self._write_manifest()
@@ -176,6 +179,21 @@ class Packer:
         self._tar.begin(MANIFEST, len(data), 0)
         self._tar.data(data)
         self._tar.end()
+
+
+def _run_named_in(marker: str) -> str | None:
+    """The run that a RUN_ROOT's marker names; None if there is no readable marker."""
+    folder, _, name = marker.rpartition("/")
+    try:
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with open_regular(name, directory) as descriptor:
+                named = json.loads(os.pread(descriptor, 4096, 0)).get("run")
+        finally:
+            os.close(directory)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return named if isinstance(named, str) else None
 
 
 def _contents(descriptor: int, parts: list[Piece]) -> Iterator[bytes]:

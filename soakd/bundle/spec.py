@@ -17,10 +17,16 @@ MAX_SPEC_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class NodeFolder:
-    """One node folder: `path` on disk, `name` of its folder in the bundle such as `mule-a`."""
+    """One node folder: `path` on disk, `name` of its folder in the bundle such as `mule-a`.
+
+    A RUN_ROOT may be another run's by now: with `marker`, the file that names whose it is, the
+    folder is packed only if that names `run`.
+    """
 
     path: str
     name: str
+    marker: str = ""
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

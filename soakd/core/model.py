@@ -31,6 +31,9 @@ ROLES: Final[tuple[Role, ...]] = ("publisher", "searcher")
 NODE_CAUSES: Final = frozenset(
     {
         "node_exited",
+        "node_not_executed",
+        "bad_config",
+        "too_many_tokens",
         "node_hung",
         "node_garbage",
         "node_panicked",

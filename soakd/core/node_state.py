@@ -57,7 +57,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """Gone by exit status or by signal: exactly one of them is set."""
+    """Gone by exit status or by signal; neither is known if its shim was gone before it."""
 
     pid: int
     code: int | None
@@ -116,7 +116,7 @@ def name(state: NodeState) -> str:
 def exit_text(code: int | None, number: int | None) -> str:
     """Return how a node ended, such as `exit status 1` or `SIGKILL`."""
     if number is None:
-        return f"exit status {code}"
+        return "unknown exit" if code is None else f"exit status {code}"
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -128,7 +128,8 @@ def test_journal_on_a_full_disk_leaves_no_torn_line(
     journal.record("begun", {})
     whole = (tmp_path / "j").read_bytes()
     write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:10]))
+    half = fd
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:10] if fd == half else data))
     journal.record("rung", {"rung": "sigint"})
     monkeypatch.undo()
     os.close(fd)

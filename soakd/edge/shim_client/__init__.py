@@ -17,10 +17,11 @@ from soakd.edge.shim_client.identity import ShimIdentity, process_ticks, shim_lo
 from soakd.edge.shim_client.python import build_zip, find_shim_python, shim_zip
 from soakd.edge.shim_client.spawn import Credentials, ShimFds, SpawnedShim, spawn_shim
 from soakd.edge.shim_client.sweep import SweepOrder, Swept, staged_programs, sweep_run
-from soakd.shim.protocol import RUNGS
+from soakd.shim.protocol import RUN_ROOT_MARKER, RUNGS
 
 __all__ = [
     "RUNGS",
+    "RUN_ROOT_MARKER",
     "Credentials",
     "ShimConnection",
     "ShimFds",

@@ -1,0 +1,209 @@
+"""`soakctl collect`: in any state, whole, and never with a secret in it."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.box import Box
+from tests.e2e.host import listening
+from tests.e2e.nodes import TALKS, teach
+from tests.e2e.records import SOURCES_MARK
+from tests.e2e.waiting import wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+_SECRET_FILES = ("api.token", "sam.keys", "kad_udp_key_secret.dat")
+_PUBLIC = "Pu" * 258
+_SOURCE_TOKEN = "5ec2e7" * 10 + "beef"
+_SOURCE_PRIVATE = "Se3cret-Priv4te~Key" * 20
+
+
+def test_no_secret_ever_enters_a_bundle(bare_box: Box) -> None:
+    """Tokens and keys of sources and nodes, printed, copied and rotated, while the soak runs."""
+    box = bare_box
+    box.install()
+    for folder in box.soaks:
+        _plant_in_source(folder)
+        teach(folder, TALKS)
+    box.serve()
+    run = box.start("50")
+    box.until_rounds(run, 1)
+    secrets = {_SOURCE_TOKEN, _SOURCE_PRIVATE}
+    for name in "ab":
+        secrets |= _plant_in_node(box, run, name)
+    for _time in range(2):
+        # Of the first rotation no file knows any more after the second: soakd does.
+        secrets |= {_rotate_token(box, run, index) for index in (0, 1)}
+        box.until_rounds(run, box.status(run)["rounds"]["total"] + 2)
+    for name in "ab":
+        (box.node(run, name) / "notes.txt").write_text("\n".join(secrets))
+        with (box.run_folder(run) / "logs" / f"{name}.out").open("a") as out:
+            out.write("\n".join(secrets))
+    _check_bundle(box, run, secrets)
+    box.ctl("stop", run)
+    assert box.status(run)["rounds"]["error"] == 0
+    _check_bundle(box, run, secrets)
+    _check_bundle(box, run, secrets, "--full")
+
+
+def test_secrets_of_a_source_stay_secret_when_the_source_is_gone(box: Box) -> None:
+    """Its values were copied with it: a bundle made after the source was deleted has none."""
+    for folder in box.soaks:
+        _plant_in_source(folder)
+    run = box.start("--rounds", "1")
+    box.wait(run)
+    for folder in box.soaks:
+        shutil.rmtree(folder)
+    assert _SOURCE_TOKEN in (box.node(run, "a") / "notes.txt").read_text()
+    _check_bundle(box, run, {_SOURCE_TOKEN, _SOURCE_PRIVATE})
+
+
+def test_a_bundle_of_a_finished_run_has_every_record_and_a_true_manifest(box: Box) -> None:
+    """Members with hash and size; programs as hash only; the old triage finds its files."""
+    run = box.start("--rounds", "2", "--label", "kept")
+    box.wait(run)
+    folder, manifest = _collect(box, run)
+    for member in manifest["members"]:
+        data = (folder / member["name"]).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (member["size"], member["sha256"])
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert files == {member["name"] for member in manifest["members"]} | {"MANIFEST.json"}
+    assert files >= {
+        "runner.out", "runner.state", "plan.json", "run.json", "shim.ndjson", "logs/runner.log",
+        "logs/runner.out", "logs/rounds.tsv", "logs/rounds.ndjson", "logs/status.ndjson",
+        "logs/status_samples.ndjson", "logs/events.ndjson", "logs/resources.ndjson",
+        "logs/a.out", "logs/b.out", "mule-a/config.toml", "mule-b/config.toml",
+    }  # fmt: skip
+    assert (folder / "logs/rounds.tsv").read_text() == box.read(run, "logs/rounds.tsv")
+    assert (folder / "logs/rounds.tsv").read_text().count(SOURCES_MARK) == 2
+    left_out = {item["name"]: item["reason"] for item in manifest["left_out"]}
+    assert left_out["mule-a/rust-mule"] == "binary"
+    assert {left_out[f"mule-b/data/{name}"] for name in _SECRET_FILES} == {"secret"}
+    assert manifest["about"]["status"]["verdict"] == "passed"
+
+
+def test_a_running_soak_can_be_collected_again_and_again(box: Box) -> None:
+    """Streaming does not disturb the rounds, and each bundle holds whole lines."""
+    run = box.start("50")
+    before = box.until_rounds(run, 1)["rounds"]["total"]
+    folder, _ = _collect(box, run)
+    rounds = (folder / "logs/rounds.ndjson").read_text().splitlines()
+    assert len(rounds) >= before
+    assert [json.loads(line)["round"] for line in rounds] == list(range(1, len(rounds) + 1))
+    assert (folder / "runner.state").read_text() == "running\n"
+    assert (folder / "logs/a.pid").exists()
+    later, _ = _collect(box, run)
+    assert len((later / "logs/rounds.ndjson").read_text().splitlines()) >= len(rounds)
+    after = box.until_rounds(run, len(rounds) + 2)
+    assert after["rounds"]["error"] == 0
+
+
+def test_a_queued_run_can_be_collected(box: Box) -> None:
+    """There is little to tell yet: the manifest and the status."""
+    box.start("50")
+    queued = box.start("50")
+    folder, manifest = _collect(box, queued)
+    assert manifest["about"]["status"]["state"] == "queued"
+    assert [path.name for path in folder.iterdir()] == ["MANIFEST.json"]
+
+
+def test_a_run_that_failed_to_start_can_be_collected(box: Box) -> None:
+    """What there is of it, with the reason."""
+    (box.soaks[0] / "rust-mule").write_bytes(b"#!/nonexistent/interpreter\n")
+    run = box.start("50")
+    wait_for(lambda: box.status(run)["state"] == "finished", "the end")
+    folder, manifest = _collect(box, run)
+    assert "cannot execute" in manifest["about"]["status"]["cause"]["text"]
+    assert "ERROR: " in (folder / "logs/runner.log").read_text()
+
+
+def test_a_run_that_ended_before_it_had_a_folder_can_be_collected(box: Box) -> None:
+    """Any state means any: its port was taken, and that is what there is to tell."""
+    with listening(box.ports[0]):
+        run = box.start("50")
+        box.wait(run, status=5)
+    _, manifest = _collect(box, run)
+    assert manifest["about"]["status"]["cause"]["code"] == "port_busy"
+
+
+def test_collect_overwrites_nothing_and_leaves_no_part(box: Box) -> None:
+    """An existing file is refused before anything is fetched."""
+    run = box.start("--rounds", "1")
+    box.wait(run)
+    target = box.folder / "mine.tar.gz"
+    target.write_text("mine")
+    box.ctl("collect", run, "-o", str(target), status=2)
+    assert target.read_text() == "mine"
+    assert not list(box.folder.glob("*.part"))
+
+
+def _plant_in_source(folder: Path) -> None:
+    data = folder / "data"
+    data.mkdir()
+    (data / "api.token").write_text(_SOURCE_TOKEN)
+    (data / "sam.keys").write_text(f"PUB={_PUBLIC}\nPRIV={_PUBLIC}{_SOURCE_PRIVATE}\n")
+    (data / "kad_udp_key_secret.dat").write_bytes(b"\x01\x02\x03\x04")
+    (folder / "notes.txt").write_text(f"{_SOURCE_TOKEN}\n{_PUBLIC}{_SOURCE_PRIVATE}\n")
+    config = folder / "config.toml"
+    config.write_text(f"# {_SOURCE_TOKEN} {_SOURCE_PRIVATE}\n{config.read_text()}")
+
+
+def _plant_in_node(box: Box, run: str, name: str) -> set[str]:
+    """Put a node's secrets where they do not belong; return them."""
+    folder = box.node(run, name)
+    token = (folder / "data" / "api.token").read_text()
+    keys = dict(line.split("=", 1) for line in (folder / "data/sam.keys").read_text().splitlines())
+    private = keys["PRIV"].removeprefix(keys["PUB"].rstrip("="))
+    assert len(private) > 100
+    out = box.run_folder(run) / "logs" / f"{name}.out"
+    wait_for(lambda: f"token is {token}" in out.read_text(), "the node prints its token")
+    wait_for(lambda: private in out.read_text(), "the node prints its private key")
+    with (folder / "data" / "core.bin").open("wb") as core:
+        core.write(b"\0" * 1_048_560 + token.encode() + b"\0" + private.encode() + b"\xff")
+    (folder / f"copy-of-{token}.txt").write_text(keys["PRIV"])
+    (folder / "data" / "sam.keys.old").write_text(f"PRIV={private}\n")
+    return {token, private.rstrip("=")}
+
+
+def _rotate_token(box: Box, run: str, index: int) -> str:
+    """Let the node make itself a new token; return the new one."""
+    file = box.node(run, "ab"[index]) / "data" / "api.token"
+    old = file.read_text()
+    api = http.client.HTTPConnection("127.0.0.1", box.ports[index], timeout=10)
+    try:
+        api.request("POST", "/api/v1/token/rotate", headers={"Authorization": f"Bearer {old}"})
+        assert api.getresponse().status == 200
+    finally:
+        api.close()
+    new = file.read_text()
+    assert new != old
+    return new
+
+
+def _check_bundle(box: Box, run: str, secrets: set[str], *options: str) -> None:
+    folder, _ = _collect(box, run, *options)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for path in files:
+        assert not path.name.startswith(_SECRET_FILES)
+        text = str(path).encode() + b"\n" + path.read_bytes()
+        assert not [secret for secret in secrets if secret.encode() in text], path
+
+
+def _collect(box: Box, run: str, *options: str) -> tuple[Path, dict[str, Any]]:
+    """Collect and unpack a bundle; return the folder and the manifest."""
+    number = len(list(box.folder.glob("unpacked-*")))
+    folder = box.folder / f"unpacked-{number}"
+    path = Path(box.ctl("collect", run, "-o", f"{folder}.tar.gz", *options).out.strip())
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    manifest: dict[str, Any] = json.loads((folder / "MANIFEST.json").read_text())
+    return folder, manifest

@@ -1,0 +1,159 @@
+"""Runs that fail: why, whose fault, in the node's own words; and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests.e2e.box import Box
+from tests.e2e.host import alive, listening
+from tests.e2e.nodes import LEAVES_A_CHILD, PANICS, teach
+from tests.e2e.records import check_sums, count
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def test_a_node_that_dies_ends_the_run_and_the_round_is_no_miss(box: Box) -> None:
+    """Cause with node and signal; the round under way is an error of that node."""
+    run = box.start("50", WAIT_SEARCH="20")
+    box.until(run, lambda s: s["phase"] == "wait_search", "a round under way")
+    victim = box.status(run)["nodes"][1]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    final = box.wait(run, status=1)
+    assert (final["result"], final["verdict"]) == ("failed", "failed")
+    assert (final["cause"]["code"], final["cause"]["node"]) == ("node_exited", "b")
+    assert f"node b (pid {victim})" in final["cause"]["text"]
+    assert "SIGKILL" in final["cause"]["text"]
+    assert final["cause"]["at"]
+    [ended] = [node for node in final["nodes"] if node["name"] == "b"]
+    assert ended["exit"]["signal"] == 9
+    check_sums(box, run, final)
+    [record] = box.records(run)
+    assert (record["outcome"], record["cause"]) == ("error", "node_down:b")
+    assert record["error"]["step"] == "wait_search"
+    assert final["hit_rate"] == {"value": None, "n": 0}
+    assert count(box, run)["ERROR"] == 1
+    assert box.read(run, "runner.state") == "failed\n"
+    assert box.leftovers() == []
+
+
+def test_a_node_that_dies_during_warm_up_fails_the_start(bare_box: Box) -> None:
+    """At once, not after the time for readiness."""
+    bare_box.install(warmup_secs=60.0)
+    bare_box.serve()
+    run = bare_box.start("50")
+    status = bare_box.until(run, lambda s: s["nodes"][1]["pid"], "both nodes run")
+    os.kill(status["nodes"][0]["pid"], signal.SIGTERM)
+    final = bare_box.wait(run, status=1)
+    assert (final["cause"]["code"], final["cause"]["node"]) == ("node_exited", "a")
+    assert "SIGTERM" in final["cause"]["text"]
+
+
+def test_a_bad_value_in_the_config_fails_with_the_nodes_own_line(box: Box) -> None:
+    """What the node said on stderr stands in the cause, and what it means."""
+    config = box.soaks[1] / "config.toml"
+    config.write_text(config.read_text().replace("[sam]", '[sam]\nhost = "nowhere"'))
+    run = box.start("50")
+    final = box.wait(run, status=1)
+    assert (final["cause"]["code"], final["cause"]["node"]) == ("node_exited", "b")
+    text = final["cause"]["text"]
+    assert "exit status 1" in text
+    assert 'Error: InvalidConfig(InvalidSamHost { host: "nowhere"' in text
+    assert "a value in config.toml is refused by the node" in text
+    assert "InvalidSamHost" in box.read(run, "logs/b.out")
+    assert box.leftovers() == []
+
+
+def test_a_source_that_lost_its_program_while_queued_fails_naming_it(box: Box) -> None:
+    """The shim finds out, as the user."""
+    first = box.start("50")
+    second = box.start("50")
+    (box.soaks[1] / "rust-mule").unlink()
+    box.ctl("stop", first)
+    final = box.wait(second, status=5)
+    assert final["result"] == "failed"
+    assert f"rust-mule in {box.soaks[1]}" in final["cause"]["text"]
+    assert final["cause"]["node"] == "b"
+
+
+def test_a_program_that_cannot_be_executed_fails_naming_it(box: Box) -> None:
+    """No retry, no waiting for readiness."""
+    (box.soaks[0] / "rust-mule").write_bytes(b"#!/nonexistent/interpreter\n")
+    run = box.start("50")
+    final = box.wait(run, status=1)
+    assert (final["cause"]["code"], final["cause"]["node"]) == ("node_not_executed", "a")
+    assert "No such file" in final["cause"]["text"]
+    assert box.leftovers() == []
+
+
+def test_a_port_that_a_stranger_holds_fails_at_once_and_names_him(box: Box) -> None:
+    """The stranger is reported and left alone; no node was started."""
+    with listening(box.ports[1]):
+        run = box.start("50")
+        final = box.wait(run, status=5)
+    assert (final["cause"]["code"], final["cause"]["node"]) == ("port_busy", "b")
+    text = final["cause"]["text"]
+    assert f"cannot use port {box.ports[1]} for node b" in text
+    assert f"pid {os.getpid()}" in text
+    assert box.processes() == {}
+
+
+def test_a_panic_of_a_node_fails_its_gate(bare_box: Box) -> None:
+    """The node lives on and the run completes, but the verdict is `failed`."""
+    box = bare_box
+    box.install(outcomes=["hit"])
+    teach(box.soaks[0], PANICS)
+    box.serve()
+    run = box.start("--rounds", "2")
+    final = box.wait(run, status=1)
+    assert (final["result"], final["verdict"]) == ("completed", "failed")
+    assert "panics is 1" in final["why"]
+    [event] = [e for e in box.records(run, "logs/events.ndjson") if e["kind"] == "panic"]
+    assert event["node"] == "a"
+
+
+def test_a_run_that_never_gets_ready_fails_in_time(bare_box: Box) -> None:
+    """READY_TIMEOUT_SECS."""
+    bare_box.install(warmup_secs=60.0)
+    bare_box.serve()
+    run = bare_box.start("50", READY_TIMEOUT_SECS="2")
+    final = bare_box.wait(run, status=1)
+    assert final["cause"]["code"] == "ready_timeout"
+    assert "not ready after 2 s" in final["cause"]["text"]
+    assert bare_box.leftovers() == []
+
+
+def test_the_shims_death_ends_its_nodes_and_the_run_says_so(box: Box) -> None:
+    """A harness error, never the node's fault; the next run starts all the same."""
+    run = box.start("50")
+    box.until_rounds(run, 1)
+    os.kill(box.row(run)["shim_pid"], signal.SIGKILL)
+    final = box.wait(run, status=5)
+    assert final["cause"]["code"] == "shim_lost"
+    recorded = json.loads(box.read(run, "run.json"))
+    assert [node["pid"] for node in recorded["nodes"]] == [None, None]
+    check_sums(box, run, final)
+    box.wait(box.start("--rounds", "1"))
+    assert box.leftovers() == []
+
+
+@pytest.mark.parametrize("containment", ["auto", "evidence"])
+def test_what_a_node_left_behind_goes_with_a_shim_that_died(
+    bare_box: Box, containment: str
+) -> None:
+    """Also without a cgroup: by its label, or by the folder it stands in."""
+    box = bare_box
+    (box.folder / "soakd.toml").write_text(f'containment = "{containment}"\n')
+    box.install()
+    teach(box.soaks[0], LEAVES_A_CHILD)
+    box.serve()
+    run = box.start("50")
+    box.until_rounds(run, 1)
+    stray = int((box.node(run, "a") / "stray.pid").read_text())
+    os.kill(box.row(run)["shim_pid"], signal.SIGKILL)
+    box.wait(run, status=5)
+    assert not alive(stray)
+    assert box.processes() == {}

@@ -1,0 +1,189 @@
+"""The whole way of a soak through every verb, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.box import Box
+from tests.e2e.terminal import Terminal
+from tests.e2e.waiting import Lines, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+_STATUS_KEYS = {
+    "id", "owner", "state", "phase", "link", "verdict", "cause", "remaining_s", "rounds", "nodes",
+    "gaps", "edits",
+}  # fmt: skip
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+
+def test_a_soak_is_started_followed_and_collected_by_a_person(box: Box) -> None:
+    """Every verb prints something readable and exits as design §8 says."""
+    started = box.ctl("start", "50", "--rounds", "8", "--label", "first", env=box.plan_env())
+    assert "r1" in started.out
+    watch = box.ctl_spawn("watch")
+    logs = box.ctl_spawn("logs", "-f")
+    box.until_rounds("r1", 2)
+    shown = box.ctl("status", "r1").out
+    assert re.search(r"^r1 running · round \d+ \w+ · \d+ s left$", shown, re.MULTILINE)
+    assert re.search(r"hit rate +\d+\.\d % of \d+", shown)
+    assert re.search(r"node a +ready +pid \d+", shown)
+    assert "SIMULATED" in shown
+    assert "first" in box.ctl("list").out
+    waited = box.ctl("wait", "r1")
+    assert "passed" in waited.out
+    assert "r1 finished · passed: all 5 gates hold" in box.ctl("status").out
+    watched, _ = watch.communicate(timeout=20)
+    assert watch.returncode == 0
+    assert "\x1b" not in watched
+    assert re.search(r"round 8 \w+ · 8: .*hit rate \d+\.\d % of 8", watched)
+    assert "passed" in watched
+    followed, _ = logs.communicate(timeout=20)
+    assert logs.returncode == 0
+    assert followed == box.read("r1", "logs/runner.log")
+    assert "SIMULATION" in box.ctl("logs", "r1", "--node", "b").out
+    assert box.ctl("logs", "-n", "1").out.endswith("node stop requested\n")
+    collected = Path(box.ctl("collect").out.strip())
+    assert re.fullmatch(r"soak-.+-first-\d{8}T?\d{6}Z\.tar\.gz", collected.name)
+    assert (box.folder / collected).stat().st_mode & 0o777 == 0o600
+
+
+def test_every_verb_speaks_json(box: Box) -> None:
+    """With --json stdout holds nothing but JSON, with the keys of design §8."""
+    assert box.ctl("--json", "list").json() == []
+    started = box.ctl("--json", "start", "50", env=box.plan_env()).json()
+    assert set(started) >= {"id", "state", "position", "expected_start", "reason"}
+    assert started["id"] == "r1"
+    assert started["state"] in {"staging", "starting"}
+    watch = box.ctl_spawn("--json", "watch", "r1")
+    status = box.until_rounds("r1", 2)
+    shown = box.ctl("--json", "status").json()
+    assert set(shown) >= _STATUS_KEYS
+    assert set(shown["rounds"]) == {
+        "total", "hit", "late", "miss", "error", "skipped", "prestored",
+    }  # fmt: skip
+    assert [set(node) for node in shown["nodes"]] == [{"name", "pid", "state", "exit"}] * 2
+    assert shown["remaining_s"] < status["remaining_s"] < 50
+    assert all(_RFC3339.fullmatch(shown[key]) for key in ("created_at", "started_at"))
+    [listed] = box.ctl("--json", "list").json()
+    assert (listed["id"], listed["state"]) == ("r1", "running")
+    [line] = box.ctl("--json", "logs", "-n", "1").lines()
+    assert set(line) == {"line"}
+    stopped = box.ctl("--json", "stop").json()
+    assert (stopped["state"], stopped["result"]) == ("finished", "stopped")
+    waited = box.ctl("--json", "wait", "r1", status=4).json()
+    assert waited["verdict"] == "aborted"
+    out, _ = watch.communicate(timeout=20)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["seq"] for event in events] == sorted({event["seq"] for event in events})
+    assert {event["kind"] for event in events} >= {"progress", "state", "rung", "event", "end"}
+    assert events[-1]["kind"] == "end"
+    bundle = box.ctl("--json", "collect", "r1", "-o", "bundle.tar.gz").json()
+    assert bundle["bytes"] == (box.folder / "bundle.tar.gz").stat().st_size
+    with tarfile.open(box.folder / "bundle.tar.gz") as archive:
+        assert {"runner.out", "logs/rounds.tsv", "MANIFEST.json"} <= set(archive.getnames())
+    info = box.ctl("--json", "daemon", "info").json()
+    assert (info["running"], info["queued"]) == (0, 0)
+
+
+def test_what_a_live_and_a_finished_status_say_has_one_shape(box: Box) -> None:
+    """Status, run.json and the store agree about a finished run, also after a restart of soakd."""
+    run = box.start("--rounds", "1")
+    final = box.wait(run)
+    after = box.status(run)
+    box.leave()
+    box.serve()
+    again = box.status(run)
+    recorded = json.loads(box.read(run, "run.json"))
+    for key in _STATUS_KEYS | {"result", "why", "hit_rate", "ended_at"}:
+        assert again[key] == after[key] == final[key] == recorded[key], key
+
+
+def test_a_soak_goes_on_when_the_terminal_that_started_it_is_closed(box: Box) -> None:
+    """The hang-up of its session ends `watch` but neither soakd nor the soak."""
+    with Terminal(box, box.plan_env()) as terminal:
+        terminal.run("start", "50", "--watch")
+        terminal.read_until("1 hit")
+    status = box.status("r1")
+    pids = [node["pid"] for node in status["nodes"]]
+    assert os.getsid(pids[0]) == pids[0]
+    later = box.until_rounds("r1", status["rounds"]["total"] + 3)
+    assert [node["pid"] for node in later["nodes"]] == pids
+    box.ctl("stop")
+
+
+def test_watch_draws_a_live_line_on_a_terminal(box: Box) -> None:
+    """Progress, phase, remaining time, hit rate and the nodes' states are in one line."""
+    with Terminal(box, box.plan_env(WAIT_SEARCH="0.4")) as terminal:
+        terminal.run("start", "50", "--watch")
+        terminal.read_until(r"━─+ \d+ % \d+ s left · round \d+ \w+ · \d hit · .*\d % of \d hit")
+        terminal.read_until("a ready · b ready")
+        assert "\x1b[32m" in terminal.raw
+        terminal.interrupt()
+        terminal.read_until("detached; the soak goes on: soakctl watch r1")
+        assert terminal.exit_status() == 130
+    assert box.status("r1")["state"] == "running"
+    box.ctl("stop")
+
+
+def test_ctrl_c_in_a_waiting_command_only_detaches(box: Box) -> None:
+    """It says so, exits with 130, and the soak goes on."""
+    run = box.start("50")
+    box.until_rounds(run, 1)
+    for command in (["watch", run], ["logs", run, "-f"], ["wait", run]):
+        asked = box.log().read_text().count("run.status")
+        with Terminal(box, {}) as terminal:
+            terminal.run(*command)
+            if command[0] == "wait":
+                # It shows nothing; soakd tells that it is there.
+                wait_for(partial(_asked_more, box, asked), "a question")
+            else:
+                terminal.read_until("round")
+            terminal.interrupt()
+            terminal.read_until(f"detached; the soak goes on: soakctl watch {run}")
+            assert terminal.exit_status() == 130
+    assert box.status(run)["state"] == "running"
+
+
+def _asked_more(box: Box, asked: int) -> bool:
+    return box.log().read_text().count("run.status") > asked
+
+
+def test_wait_gives_up_in_time_and_says_that_the_soak_goes_on(box: Box) -> None:
+    """Exit status 124, and nothing else changes."""
+    run = box.start("50")
+    done = box.ctl("wait", run, "--timeout", "1", status=124)
+    assert "the soak goes on" in done.err
+    assert box.status(run)["state"] != "finished"
+
+
+def test_each_refusal_has_its_exit_status_and_says_what_to_do(box: Box) -> None:
+    """No run, no daemon, a bad plan: all problems at once, no traceback."""
+    assert "soakctl start" in box.ctl("status", status=66).err
+    assert "r9" in box.ctl("stop", "r9", status=66).err
+    nobody = box.ctl("--socket", str(box.folder / "none.sock"), "status", status=69)
+    assert "soakd --background" in nobody.err
+    plan = box.plan_env(A_SRC="/nonexistent", B_SRC=str(box.folder), WAIT_SEARCH="0.1")
+    refused = box.ctl("start", env=plan, status=78)
+    assert "/nonexistent" in refused.err
+    assert f"{box.folder}/rust-mule" in refused.err
+    bad = box.ctl("start", env=box.plan_env(WAIT_SEARCH="soon", A_URL="10.0.0.1:80"), status=78)
+    assert "WAIT_SEARCH" in bad.err
+    assert "A_URL" in bad.err
+    box.ctl("start", "never", status=2)
+    assert box.ctl("--json", "list").json() == []
+
+
+def test_lines_of_watch_come_as_things_happen(box: Box) -> None:
+    """A pipe gets plain lines while the soak runs, not at its end."""
+    run = box.start("50")
+    lines = Lines(box.ctl_spawn("watch", run))
+    lines.until(lambda line: "round 2 " in line, "a line for round 2")
+    assert box.status(run)["state"] == "running"

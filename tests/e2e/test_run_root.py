@@ -1,0 +1,96 @@
+"""RUN_ROOT: a folder of the user's own for the node folders (design §6)."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.box import Box
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+@pytest.fixture
+def root(box: Box) -> Path:
+    """Return a path for a RUN_ROOT."""
+    return box.folder / "run root"
+
+
+def test_a_new_run_root_is_made_and_linked(box: Box, root: Path) -> None:
+    """The node folders are there, and the links that the scripts' users look for."""
+    run = box.start("50", RUN_ROOT=str(root))
+    pid = box.until_rounds(run, 1)["nodes"][0]["pid"]
+    assert Path(f"/proc/{pid}/cwd").resolve() == root / "mule-a"
+    assert (root / "logs").readlink() == box.run_folder(run) / "logs"
+    assert (root / "runner.state").read_text() == "running\n"
+    assert "timer remaining_secs=" in (root / "logs" / "runner.log").read_text()
+    box.ctl("stop")
+    assert (root / "runner.state").read_text() == "stopped\n"
+    assert not (box.run_folder(run) / "nodes").exists()
+
+
+def test_a_relative_run_root_is_where_the_user_stands(box: Box, root: Path) -> None:
+    """As in the scripts."""
+    run = box.start("--rounds", "1", RUN_ROOT=root.name)
+    box.wait(run)
+    assert (root / "mule-b" / "data").is_dir()
+
+
+def test_a_foreign_run_root_is_refused_with_the_remedy_and_left_alone(box: Box, root: Path) -> None:
+    """Such as one of the scripts: it is never emptied."""
+    root.mkdir()
+    (root / "runner.pid").write_text("4711\n")
+    run = box.start("50", RUN_ROOT=str(root))
+    final = box.wait(run, status=5)
+    text = final["cause"]["text"]
+    assert f"cannot use RUN_ROOT {root}: it holds 'runner.pid'" in text
+    assert "choose an empty or new folder" in text
+    assert [path.name for path in root.iterdir()] == ["runner.pid"]
+
+
+def test_a_run_root_of_ours_is_used_again(box: Box, root: Path) -> None:
+    """Empty at first, then by the next run; a bundle of the earlier one has no nodes then."""
+    root.mkdir()
+    first = box.start("--rounds", "1", RUN_ROOT=str(root))
+    box.wait(first)
+    (root / "mule-a" / "left-by-first").write_text("")
+    assert "mule-a/left-by-first" in _members(box, first)[0]
+    second = box.start("--rounds", "1", RUN_ROOT=str(root))
+    assert box.wait(second)["verdict"] == "passed"
+    assert not (root / "mule-a" / "left-by-first").exists()
+    assert (root / "logs").readlink() == box.run_folder(second) / "logs"
+    names, manifest = _members(box, first)
+    assert "logs/rounds.tsv" in names
+    assert not [name for name in names if name.startswith("mule-")]
+    assert "mule-a" in str(manifest["left_out"])
+    assert "mule-a/config.toml" in _members(box, second)[0]
+
+
+def test_a_run_root_of_a_live_run_is_refused(bare_box: Box) -> None:
+    """Naming the run that uses it."""
+    box = bare_box
+    root = box.folder / "root"
+    (box.folder / "soakd.toml").write_text("max_running = 2\n")
+    box.install(outcomes=["hit"])
+    box.serve()
+    first = box.start("50", RUN_ROOT=str(root))
+    box.until_rounds(first, 1)
+    second = box.start("50", RUN_ROOT=str(root), **box.other_urls())
+    text = box.wait(second, status=5)["cause"]["text"]
+    assert "a live run uses it" in text
+    assert first in text
+    assert box.status(first)["state"] == "running"
+    box.ctl("stop", first)
+
+
+def _members(box: Box, run: str) -> tuple[list[str], dict[str, object]]:
+    path = box.folder / f"{run}.tar.gz"
+    path.unlink(missing_ok=True)
+    box.ctl("collect", run, "-o", str(path))
+    with tarfile.open(path) as archive:
+        manifest = archive.extractfile("MANIFEST.json")
+        assert manifest is not None
+        return archive.getnames(), json.load(manifest)

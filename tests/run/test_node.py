@@ -1,0 +1,409 @@
+"""A live node: to whom its token is given, what its answers mean, what is noticed about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from soakd.core import readiness
+from soakd.core.errors import HostError, NodeError
+from soakd.core.plan import NodePlan
+from soakd.drivers.rust_mule import NodeConfig
+from soakd.edge import ports
+from soakd.edge.node_api import NodeApi
+from soakd.edge.pidfds import start_ticks
+from soakd.node import RESOURCE_SAMPLE_S, LiveNode, Process
+from tests.run.kit import NO_PROCESS, TICKS, UID, VirtualTime, child_gone, free_port
+
+TOKEN = "ab" * 32
+CONFIG = NodeConfig("", (), "data", (), 4.0)
+
+
+class Sink:
+    """Where observations go."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str | None, dict[str, Any]]] = []
+        self.samples: list[str] = []
+        self.usage: list[dict[str, Any]] = []
+
+    def event(self, kind: str, node: str | None, data: dict[str, Any]) -> None:
+        self.events.append((kind, node, data))
+
+    def status_sample(self, node: str, body: str) -> None:
+        self.samples.append(body)
+
+    def resources(self, node: str, sample: dict[str, Any]) -> None:
+        self.usage.append(sample)
+
+
+class Scripted:
+    """A node whose HTTP side is a function."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200)
+        self.requests: list[httpx.Request] = []
+        self.token: bytes | Exception = TOKEN.encode() + b"\n"
+        self.read: list[str] = []
+        self.kept: list[str] = []
+        transport = httpx.MockTransport(self._respond)
+
+        def make(host: str, port: int, verify: Any) -> NodeApi:
+            return NodeApi(host, port, verify, transport=transport)
+
+        monkeypatch.setattr("soakd.node.NodeApi", make)
+        plan = NodePlan("a", "/dist/a", "127.0.0.1", 20_000, ("publisher",))
+        process = Process(os.getpid(), start_ticks(os.getpid()) or 0, UID)
+        self.node = LiveNode(plan, CONFIG, process, self._read_file, self._keep)
+
+    def _respond(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return self.answer(request)
+
+    async def _read_file(self, path: str) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.read.append(path)
+        if isinstance(self.token, Exception):
+            raise self.token
+        return self.token
+
+    async def _keep(self, token: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.kept.append(token)
+
+
+@pytest.fixture
+def scripted(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> Scripted:
+    VirtualTime(autojump_clock).install(monkeypatch)
+    return Scripted(monkeypatch)
+
+
+def status(uptime: int) -> httpx.Response:
+    return httpx.Response(200, json={"uptime_secs": uptime})
+
+
+# -- readiness ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (httpx.Response(200), readiness.Ready()),
+        (httpx.Response(503), readiness.Warming503()),
+        (httpx.Response(403), readiness.Forbidden403()),
+        (httpx.Response(500, text="x\ny"), readiness.Bad("HTTP 500 'x\\ny'")),
+    ],
+)
+async def test_answer_to_status_says_how_ready_the_node_is(
+    scripted: Scripted,
+    autojump_clock: MockClock,
+    answer: httpx.Response,
+    expected: readiness.Answer,
+) -> None:
+    """200, 503 and 403 have their meaning; the rest is told as it came."""
+    scripted.answer = lambda _: answer
+    assert await scripted.node.readiness() == expected
+    assert scripted.read == ["data/api.token"]
+    assert scripted.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+
+
+async def test_every_poll_after_a_403_reads_the_token_again(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """The node may have written it since."""
+    scripted.answer = lambda _: httpx.Response(403)
+    for _ in range(3):
+        await scripted.node.readiness()
+    assert len(scripted.read) == 3
+
+
+async def test_node_without_a_token_yet_is_not_up(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """It writes the file before it listens; nothing is sent without one."""
+    scripted.token = NodeError("no_file", "cannot read data/api.token: missing")
+    assert await scripted.node.readiness() == readiness.Refused()
+    assert scripted.requests == []
+    with pytest.raises(NodeError, match="cannot read the API token of node a") as error:
+        await scripted.node.status()
+    assert TOKEN not in str(error.value)
+
+
+@pytest.mark.parametrize("token", [b"x\r\nX-Evil: 1", b"\xff" * 10, b"", b" \n"])
+async def test_token_that_is_none_is_never_sent(
+    scripted: Scripted, autojump_clock: MockClock, token: bytes
+) -> None:
+    """It comes from a file of the user's; half-written it may be empty."""
+    scripted.token = token
+    answer = await scripted.node.readiness()
+    assert isinstance(answer, readiness.Bad | readiness.Refused)
+    assert not any(request.headers.get("authorization") for request in scripted.requests)
+
+
+async def test_hanging_node_is_a_bad_answer_in_time(
+    scripted: Scripted, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve seconds, whatever it does."""
+
+    async def hang(_request: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    scripted.node._http._transport = httpx.MockTransport(hang)
+    begun_s = trio.current_time()
+    answer = await scripted.node.readiness()
+    assert isinstance(answer, readiness.Bad)
+    assert trio.current_time() - begun_s <= 12.1
+
+
+# -- calls of a round --------------------------------------------------------------------------
+
+
+async def test_calls_return_what_the_node_said(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """Raw, since the records are."""
+    body = '{"queued": true, "uptime_secs": 1, "sources": [{"source_id_hex": "k"}]}'
+    scripted.answer = lambda _: httpx.Response(200, text=body)
+    node = scripted.node
+    assert await node.publish_source("f", 1) == await node.search_sources("f", 1) == body
+    assert (await node.sources("f")).source_ids == ("k",)
+    assert await node.status() == body
+    await node.close()
+
+
+async def test_own_kad_id_is_learnt_once_and_only_when_it_is_clear(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """A fresh file has one source on its publisher: the publisher."""
+    ids: list[str] = []
+    scripted.answer = lambda _: httpx.Response(
+        200, json={"sources": [{"source_id_hex": each} for each in ids]}
+    )
+    await scripted.node.learn_kad_id("f")
+    assert scripted.node.kad_id is None
+    ids += ["x", "y"]
+    await scripted.node.learn_kad_id("f")
+    assert scripted.node.kad_id is None
+    ids.pop()
+    for _ in range(3):
+        await scripted.node.learn_kad_id("f")
+    assert scripted.node.kad_id == "x"
+    assert len(scripted.requests) == 3
+
+
+# -- watching ----------------------------------------------------------------------------------
+
+
+async def watch(scripted: Scripted, seconds: float) -> Sink:
+    sink = Sink()
+    with trio.move_on_after(seconds):
+        await scripted.node.watch_status(sink)
+    return sink
+
+
+async def test_each_snapshot_is_handed_on_once(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """Looked at twice per window of 4 s, it is the same until the next window."""
+    scripted.answer = lambda _: status(int(trio.current_time() // 4))
+    sink = await watch(scripted, 39)
+    assert len(sink.samples) == len(set(sink.samples)) == 10
+    assert sink.events == []
+    assert len(scripted.requests) == 20
+
+
+async def test_service_loop_that_began_anew_is_noticed(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """Its uptime went back."""
+    uptimes = iter([100, 104, 3, 7])
+    scripted.answer = lambda _: status(next(uptimes))
+    sink = await watch(scripted, 7)
+    data = {"uptime_before_s": 104, "uptime_s": 3}
+    assert sink.events == [("service_loop_restarted", "a", data)]
+    assert len(sink.samples) == 4
+
+
+async def test_loop_that_stands_still_is_noticed_once(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """After two windows without a new snapshot; again only after it went on."""
+    begun_s = trio.current_time()
+    scripted.answer = lambda _: status(5 if trio.current_time() < begun_s + 100 else 9)
+    sink = await watch(scripted, 200)
+    assert [kind for kind, _, _ in sink.events] == ["loop_stalled"] * 2
+    assert 8 < sink.events[0][2]["for_s"] < 14
+    assert len(sink.samples) == 2
+
+
+async def test_sampling_goes_on_after_a_failure(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """One bad answer is one event."""
+    answers = iter([httpx.Response(500), status(1), httpx.Response(200, text="x"), status(2)])
+    scripted.answer = lambda _: next(answers)
+    sink = await watch(scripted, 7)
+    assert [kind for kind, _, _ in sink.events] == ["status_sample_failed"] * 2
+    assert [json.loads(body)["uptime_secs"] for body in sink.samples] == [1, 2]
+
+
+async def test_resources_are_sampled_while_the_process_lives(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """Every ten seconds; a process that is gone, or another of its pid, ends it."""
+    sink = Sink()
+    with trio.move_on_after(3 * RESOURCE_SAMPLE_S - 1):
+        await scripted.node.watch_resources(sink)
+    assert len(sink.usage) == 3
+    assert sink.usage[0]["rss_bytes"] > 1_000_000
+    for process in (Process(NO_PROCESS, TICKS, UID), Process(os.getpid(), 1, UID)):
+        scripted.node.process = process
+        await scripted.node.watch_resources(sink)
+    assert len(sink.usage) == 3
+
+
+# -- whom the token is given to ----------------------------------------------------------------
+
+
+class Listener:
+    """A real listener in this process; it keeps every byte it got."""
+
+    def __init__(self, port: int, host: str) -> None:
+        self.port, self.host = port, host
+        self.got = b""
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        async for data in stream:
+            self.got += bytes(data)
+            if b"\r\n\r\n" in self.got:
+                await stream.send_all(
+                    b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"uptime_secs":5}'
+                )
+
+
+@asynccontextmanager
+async def listening(host: str = "127.0.0.1") -> AsyncIterator[Listener]:
+    async with trio.open_nursery() as nursery:
+        made = Listener(free_port(), host)
+        opened = await trio.open_tcp_listeners(made.port, host=host)
+        nursery.start_soon(trio.serve_listeners, made.serve, opened)
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+def live_node(port: int, process: Process, host: str = "127.0.0.1") -> LiveNode:
+    async def token(_path: str) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return TOKEN.encode()
+
+    async def keep(_token: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return LiveNode(NodePlan("a", "/a", host, port, ("publisher",)), CONFIG, process, token, keep)
+
+
+MYSELF = Process(os.getpid(), start_ticks(os.getpid()) or 0, UID)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+async def test_token_goes_to_the_nodes_own_listener(host: str) -> None:
+    """Proven by the kernel's tables, on either loopback address."""
+    async with listening("127.0.0.1" if host == "localhost" else host) as listener:
+        node = live_node(listener.port, MYSELF, host)
+        assert await node.readiness() == readiness.Ready()
+        await node.close()
+    assert f"Bearer {TOKEN}".encode() in listener.got
+
+
+async def test_foreign_process_on_the_port_gets_no_token() -> None:
+    """It is named, and hears not a byte."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]) as child:
+        try:
+            async with listening() as listener:
+                process = Process(child.pid, start_ticks(child.pid) or 0, UID)
+                node = live_node(listener.port, process)
+                answer = await node.readiness()
+                assert isinstance(answer, readiness.Bad)
+                assert f"pid {os.getpid()}" in answer.text
+                with pytest.raises(NodeError, match="is held by"):
+                    await node.publish_source("f", 1)
+                await node.close()
+        finally:
+            child_gone(child)
+    assert listener.got == b""
+
+
+async def test_listener_of_another_user_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even with the node's own socket: a fork of it under another uid is not the node."""
+    async with listening() as listener:
+        node = live_node(listener.port, Process(os.getpid(), MYSELF.ticks, UID + 1))
+        assert isinstance(await node.readiness(), readiness.Bad)
+        await node.close()
+    assert listener.got == b""
+
+
+async def test_nobody_on_the_port_is_a_refusal() -> None:
+    """Not up yet."""
+    node = live_node(free_port(), MYSELF)
+    assert await node.readiness() == readiness.Refused()
+    await node.close()
+
+
+async def test_listener_that_the_kernel_does_not_show_gets_no_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No proof, no token."""
+    monkeypatch.setattr(ports, "listener_of", lambda _port, _family: None)
+    async with listening() as listener:
+        node = live_node(listener.port, MYSELF)
+        with pytest.raises(NodeError, match="cannot talk to node a"):
+            await node.status()
+        await node.close()
+    assert listener.got == b""
+
+
+async def test_proof_that_may_not_be_looked_for_gives_no_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """soakd without CAP_SYS_PTRACE says so instead of trusting."""
+
+    def may_not(_pid: int, _inode: int) -> bool:
+        raise HostError("internal", "cannot see the descriptors: soakd lacks CAP_SYS_PTRACE")
+
+    monkeypatch.setattr(ports, "owns_inode", may_not)
+    async with listening() as listener:
+        node = live_node(listener.port, MYSELF)
+        answer = await node.readiness()
+        await node.close()
+    assert isinstance(answer, readiness.Bad)
+    assert "CAP_SYS_PTRACE" in answer.text
+    assert listener.got == b""
+
+
+def test_families_are_told_apart_by_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`::1` and `127.0.0.1` may have different listeners."""
+    asked: list[int] = []
+
+    def look(_port: int, family: int) -> None:
+        asked.append(family)
+
+    monkeypatch.setattr(ports, "listener_of", look)
+    node = live_node(1, MYSELF)
+    for host in ("127.0.0.1", "::1"):
+        with pytest.raises(NodeError):
+            node._verify(1, host)
+    assert asked == [socket.AF_INET, socket.AF_INET6]
