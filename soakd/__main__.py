@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,8 @@ def _background(options: Options) -> int:
         print(f"soakd: {error.message}", file=sys.stderr)
         # Whoever started us still waits at the other end of the pipe.
         os.write(ready_write, f"{status} {error.message}".encode())
+    except BaseException:  # noqa: BLE001 - os._exit would take the traceback along
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(status)

@@ -39,7 +39,7 @@ class RunBundle:
 
 @asynccontextmanager
 async def open_run_bundle(
-    host: Host, row: RunRow, status: dict[str, Any], *, full: bool, keep_destinations: bool
+    host: Host, row: RunRow, status: dict[str, Any], *, full: bool
 ) -> AsyncIterator[RunBundle]:
     """Starts packing; leaving the block ends the helpers.
 
@@ -60,7 +60,8 @@ async def open_run_bundle(
             sources=tuple(node.source for node in plan.nodes),
             secrets=tuple(Secret(item.kind, item.value) for item in secrets),
             full=full,
-            keep_destinations=keep_destinations,
+            # Nothing replaces destinations yet, whatever was asked: the manifest must say so.
+            keep_destinations=True,
             about={"status": status, "host": socket.gethostname()},
         )
         async with open_bundle(

@@ -26,6 +26,8 @@ from soakd.scheduler import Scheduler
 from soakd.server import ServerContext, serve
 from soakd.wire.messages import PROTOCOL_MAJOR, PROTOCOL_MINOR
 
+ANSWER_S = 0.1
+
 _log = get_logger()
 
 
@@ -152,6 +154,8 @@ class Daemon:
 
     async def _until_stopped(self, scheduler: Scheduler) -> None:
         await self._ask_all_to_stop.wait()
+        # Who asked over the socket gets the answer before the connections go.
+        await trio.sleep(ANSWER_S)
         await scheduler.stop_all(*self._stopped_by)
         self._leave.set()
 

@@ -195,14 +195,19 @@ class Scheduler:
 
     @asynccontextmanager
     async def collect(
-        self, run_id: int, *, full: bool, keep_destinations: bool
+        self,
+        run_id: int,
+        *,
+        full: bool,
+        keep_destinations: bool,  # noqa: ARG002 - the wire's parameter is there first
     ) -> AsyncIterator[RunBundle]:
-        """Packs a bundle; leaving the block ends its helpers."""
+        """Packs a bundle; leaving the block ends its helpers.
+
+        Destinations stay in it, whatever `keep_destinations` says: nothing replaces them yet.
+        """
         row = await self._row(run_id)
         status = await self._full_status(row)
-        async with open_run_bundle(
-            self._host, row, status, full=full, keep_destinations=keep_destinations
-        ) as bundle:
+        async with open_run_bundle(self._host, row, status, full=full) as bundle:
             yield bundle
 
     # -- slots ---------------------------------------------------------------------------------

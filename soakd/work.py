@@ -38,9 +38,7 @@ DISK_CHECK_S = 15.0
 def loss_of_shim(row: RunRow, text: str) -> run_state.Event:
     """What a run comes to whose shim is not there any more when soakd starts."""
     if row.boot_id is not None and row.boot_id != boot_id():
-        why = (
-            f"the host was restarted; run it again with `soakctl start --again {run_name(row.id)}`"
-        )
+        why = f"the host was restarted under {run_name(row.id)}; submit it again"
         return run_state.Aborted(Cause("reboot", why))
     return run_state.Failed(Cause("shim_gone", f"cannot take the run over: {text}"))
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 from soakd.core.errors import UserError
 
 Mode = Literal["system", "user"]
-Containment = Literal["auto", "cgroup", "evidence", "scope"]
+Containment = Literal["auto", "cgroup", "evidence"]
 
 DAY_S = 86_400.0
 GIB = 1 << 30
@@ -81,7 +81,7 @@ def _path_problem(value: object) -> str | None:
 
 
 def _containment_problem(value: object) -> str | None:
-    names = ("auto", "cgroup", "evidence", "scope")
+    names = ("auto", "cgroup", "evidence")
     return None if value in names else "one of " + ", ".join(names)
 
 
@@ -99,12 +99,6 @@ class Config:
     """A run folder larger than this ends its run."""
     orphan_grace_s: float = field(default=600.0, metadata=_number(1, 14 * DAY_S, " s"))
     """How long a shim goes on without a soakd."""
-    keep_runs: int = field(default=200, metadata=_integer(0, 1_000_000))
-    """Finished runs kept at most."""
-    keep_age_s: float = field(default=90 * DAY_S, metadata=_number(0, 3650 * DAY_S, " s"))
-    """Finished runs older than this are not kept."""
-    keep_bytes: int = field(default=100 * GIB, metadata=_integer(0, 1 << 60, " bytes"))
-    """Finished runs together take at most this."""
     max_connections_per_uid: int = field(default=64, metadata=_integer(1, 4096))
     """Clients of one user at a time."""
 

@@ -21,7 +21,7 @@ _MIXED = {
 }
 
 
-@pytest.mark.parametrize("length_s", [20, pytest.param(300, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("length_s", [15, pytest.param(300, marks=pytest.mark.campaign)])
 def test_every_sum_of_a_timed_soak_agrees(bare_box: Box, length_s: int) -> None:
     """Deadline, remaining time, round under way, records, verdict; nothing is left behind."""
     box = bare_box
@@ -50,6 +50,11 @@ def test_every_sum_of_a_timed_soak_agrees(bare_box: Box, length_s: int) -> None:
     assert final["rounds"]["total"] >= length_s
     check_sums(box, run, final)
     _check_deadline(box, run, final["deadline_at"], length_s)
+    gates = json.loads(box.read(run, "run.json"))["gates"]
+    assert {gate["gate"]: gate["status"] for gate in gates} == dict.fromkeys(
+        ("rounds >= 1", "node_exits == 0", "panics == 0", "errors <= 5%", "measured >= 90%"),
+        "passed",
+    )
     assert box.read(run, "runner.state") == "completed\n"
     assert box.processes() == {}
     assert box.leftovers() == []
@@ -70,21 +75,6 @@ def _check_deadline(box: Box, run: str, deadline_at: str, length_s: float) -> No
     assert begin == f"soak-start duration_secs={length_s} deadline_epoch={int(deadline)}"
     timers = [int(text.split("=")[1].split()[0]) for name, text in lines if name == "timer"]
     assert timers == sorted(timers, reverse=True)
-
-
-def test_the_verdict_comes_from_the_default_gates(bare_box: Box) -> None:
-    """Misses are shown and not judged; run.json lists each gate with its value."""
-    bare_box.install(outcomes=["miss"])
-    bare_box.serve()
-    run = bare_box.start("--rounds", "2")
-    final = bare_box.wait(run)
-    assert final["verdict"] == "passed"
-    assert final["hit_rate"] == {"value": 0.0, "n": 2}
-    gates = json.loads(bare_box.read(run, "run.json"))["gates"]
-    assert [gate["gate"] for gate in gates] == [
-        "rounds >= 1", "node_exits == 0", "panics == 0", "errors <= 5%", "measured >= 90%",
-    ]  # fmt: skip
-    assert {gate["status"] for gate in gates} == {"passed"}
 
 
 def test_a_gate_of_the_plan_decides_the_exit_status(bare_box: Box) -> None:
@@ -111,7 +101,7 @@ def test_a_gate_of_the_plan_decides_the_exit_status(bare_box: Box) -> None:
 def test_rechecks_tell_late_from_miss(bare_box: Box) -> None:
     """Each configured fate becomes its outcome, with the markers of its rechecks."""
     box = bare_box
-    box.install(outcomes=["hit", "prestored", "late", "miss"], late_secs=1.0)
+    box.install(outcomes=["hit", "prestored", "late", "miss"], late_secs=0.8)
     box.serve()
     run = box.start(
         *("--rounds", "4"),
@@ -119,7 +109,7 @@ def test_rechecks_tell_late_from_miss(bare_box: Box) -> None:
         WAIT_SEARCH="0.4",
         READ_EVERY="0.1",
         MISS_RECHECK_ATTEMPTS="2",
-        MISS_RECHECK_DELAY="1.2",
+        MISS_RECHECK_DELAY="1",
     )
     final = box.wait(run)
     check_sums(box, run, final)
@@ -133,10 +123,10 @@ def test_rechecks_tell_late_from_miss(bare_box: Box) -> None:
     # Dated by a read before the deciding one, by the early one, by the recheck.
     assert 0.3 <= seen[0] < 0.7
     assert 0.3 <= seen[1] < seen[2]
-    assert seen[2] >= 1.9
+    assert seen[2] >= 1.7
     assert [record["publisher_listed"] for record in records] == [True, True, True, False]
     late, miss = records[2], records[3]
-    recheck = "miss_recheck attempt={} delay_secs=1.2 file={}"
+    recheck = "miss_recheck attempt={} delay_secs=1 file={}"
     assert [text for name, text in markers(box, run) if name.startswith("miss")] == [
         f"round=3 {recheck.format(1, late['file_id'])}",
         f"round=3 miss_recheck_hit attempt=1 file={late['file_id']}",
@@ -146,7 +136,7 @@ def test_rechecks_tell_late_from_miss(bare_box: Box) -> None:
 
 
 def test_without_rechecks_a_late_answer_is_a_miss(bare_box: Box) -> None:
-    """MISS_RECHECK_ATTEMPTS=0 switches them off: no marker, no wait."""
+    """MISS_RECHECK_ATTEMPTS=0: no marker, no wait; and misses are shown, not judged."""
     box = bare_box
     box.install(outcomes=["late", "hit"], late_secs=3.0)
     box.serve()
@@ -156,3 +146,5 @@ def test_without_rechecks_a_late_answer_is_a_miss(bare_box: Box) -> None:
     assert [record["outcome"] for record in box.records(run)] == ["miss", "hit"]
     assert [record["rechecks"] for record in box.records(run)] == [0, 0]
     assert count(box, run)["miss_recheck"] == 0
+    assert final["verdict"] == "passed"
+    assert final["hit_rate"] == {"value": 0.5, "n": 2}

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.e2e.box import Box
-from tests.e2e.host import listening
 from tests.e2e.nodes import TALKS, teach
 from tests.e2e.records import SOURCES_MARK
 from tests.e2e.waiting import wait_for
@@ -67,7 +66,7 @@ def test_secrets_of_a_source_stay_secret_when_the_source_is_gone(box: Box) -> No
 
 
 def test_a_bundle_of_a_finished_run_has_every_record_and_a_true_manifest(box: Box) -> None:
-    """Members with hash and size; programs as hash only; the old triage finds its files."""
+    """Members with hash and size, programs as hash only; and it overwrites nothing."""
     run = box.start("--rounds", "2", "--label", "kept")
     box.wait(run)
     folder, manifest = _collect(box, run)
@@ -88,6 +87,11 @@ def test_a_bundle_of_a_finished_run_has_every_record_and_a_true_manifest(box: Bo
     assert left_out["mule-a/rust-mule"] == "binary"
     assert {left_out[f"mule-b/data/{name}"] for name in _SECRET_FILES} == {"secret"}
     assert manifest["about"]["status"]["verdict"] == "passed"
+    mine = box.folder / "mine.tar.gz"
+    mine.write_text("mine")
+    box.ctl("collect", run, "-o", str(mine), status=2)
+    assert mine.read_text() == "mine"
+    assert not list(box.folder.glob("*.part"))
 
 
 def test_a_running_soak_can_be_collected_again_and_again(box: Box) -> None:
@@ -123,26 +127,6 @@ def test_a_run_that_failed_to_start_can_be_collected(box: Box) -> None:
     folder, manifest = _collect(box, run)
     assert "cannot execute" in manifest["about"]["status"]["cause"]["text"]
     assert "ERROR: " in (folder / "logs/runner.log").read_text()
-
-
-def test_a_run_that_ended_before_it_had_a_folder_can_be_collected(box: Box) -> None:
-    """Any state means any: its port was taken, and that is what there is to tell."""
-    with listening(box.ports[0]):
-        run = box.start("50")
-        box.wait(run, status=5)
-    _, manifest = _collect(box, run)
-    assert manifest["about"]["status"]["cause"]["code"] == "port_busy"
-
-
-def test_collect_overwrites_nothing_and_leaves_no_part(box: Box) -> None:
-    """An existing file is refused before anything is fetched."""
-    run = box.start("--rounds", "1")
-    box.wait(run)
-    target = box.folder / "mine.tar.gz"
-    target.write_text("mine")
-    box.ctl("collect", run, "-o", str(target), status=2)
-    assert target.read_text() == "mine"
-    assert not list(box.folder.glob("*.part"))
 
 
 def _plant_in_source(folder: Path) -> None:

@@ -99,6 +99,40 @@ def test_a_run_in_warm_up_is_taken_over_too(bare_box: Box) -> None:
     assert box.wait(run)["verdict"] == "passed"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_stop_goes_on_without_soakd(bare_box: Box, number: signal.Signals) -> None:
+    """The shim walks the ladder alone; who asked for the stop is not forgotten."""
+    box = bare_box
+    box.install(stop_secs=1.0)
+    box.serve()
+    run = box.start("50")
+    box.until_rounds(run, 1)
+    box.ctl("stop", run, "--no-wait")
+    box.until(run, lambda s: s["rung"], "the first rung")
+    _end_soakd(box, number)
+    box.serve()
+    final = box.wait(run, status=4)
+    assert (final["result"], final["verdict"]) == ("stopped", "aborted")
+    assert final["cause"]["code"] == "stop_asked"
+    assert box.read(run, "runner.state") == "stopped\n"
+    assert box.read(run, "logs/soak.log").count("stop requested") == 1
+    assert len(box.records(run)) == len(tsv(box, run)) == final["rounds"]["total"]
+    assert box.leftovers() == []
+
+
+def test_staging_that_was_cut_is_done_again(box: Box) -> None:
+    """A soakd that goes while folders are copied costs nothing but time."""
+    with (box.soaks[1] / "download.part").open("wb") as big:
+        big.truncate(3 << 30)
+    run = box.start("--rounds", "1")
+    assert box.status(run)["state"] == "staging"
+    box.leave()
+    assert box.row(run)["state"] == "staging"
+    box.serve()
+    assert box.wait(run)["verdict"] == "passed"
+    assert (box.node(run, "b") / "download.part").stat().st_size == 3 << 30
+
+
 def test_a_node_that_died_while_soakd_was_away_is_told(box: Box) -> None:
     """The shim remembers: cause with node and signal, as if soakd had been there."""
     run = box.start("50", WAIT_SEARCH="1")
@@ -189,6 +223,7 @@ def test_a_soakd_in_the_background_outlives_its_terminal(background: Box) -> Non
     assert "another soakd" in box.serve_refused("--background")
     box.ctl("daemon", "shutdown")
     wait_for(lambda: not alive(pid), "soakd ends")
+    assert box.processes() == {}
     assert box.row(run)["result"] == "stopped"
     assert not box.socket.exists()
 

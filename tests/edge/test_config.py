@@ -64,9 +64,6 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     containment = "cgroup"
     disk_max_bytes = 1048576
     orphan_grace_s = 30
-    keep_runs = 0
-    keep_age_s = 0.5
-    keep_bytes = 0
     max_connections_per_uid = 8
     """
     (tmp_path / "soakd.toml").write_text(text)
@@ -77,9 +74,6 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         containment="cgroup",
         disk_max_bytes=1048576,
         orphan_grace_s=30,
-        keep_runs=0,
-        keep_age_s=0.5,
-        keep_bytes=0,
         max_connections_per_uid=8,
     )
     assert all(f.name in text for f in fields(Config))
@@ -89,15 +83,15 @@ def test_all_problems_come_together(tmp_path: Path) -> None:
     """One round of editing mends the file."""
     (tmp_path / "soakd.toml").write_text(
         "max_running = true\nshim_python = 'python3'\ncontainment = 'docker'\n"
-        "orphan_grace_s = 'long'\nkeep_runs = -1\ncolour = 1\nkeep_age_s = -0.5\n"
+        "orphan_grace_s = 'long'\ndisk_max_bytes = -1\ncolour = 1\n"
     )
     with pytest.raises(UserError) as caught:
         load_config(None, tmp_path / "soakd.toml")
     problems = caught.value.details["problems"]
     assert isinstance(problems, list)
     assert [p.partition(":")[0] for p in problems] == [
-        "max_running", "shim_python", "containment", "orphan_grace_s", "keep_runs", "colour",
-        "keep_age_s",
+        "max_running", "shim_python", "containment", "orphan_grace_s", "disk_max_bytes",
+        "colour",
     ]  # fmt: skip
     assert "got 'docker'" in caught.value.message
 

@@ -43,6 +43,7 @@ from soakd.node import NodeSink, Process
 from soakd.run import Run
 from soakd.shim import protocol
 
+ROOT = Path(__file__).resolve().parents[2]
 UID = os.geteuid()
 ME = Peer(UID, os.getegid(), (), "me", member=True, admin=True)
 ANN = Peer(4001, 4001, (), "ann", member=True, admin=False)
@@ -661,3 +662,11 @@ def child_gone(process: subprocess.Popen[bytes]) -> None:
     """End a helper child and reap it."""
     process.kill()
     process.wait()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Return as soon as it holds, of real processes; the deadline is a guard, not a pace."""
+    deadline_s = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.02)
