@@ -7,7 +7,9 @@ soakd reads and writes node folders only through the shim's file verbs.
 
 from __future__ import annotations
 
+import os
 import secrets
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -311,16 +313,19 @@ class Crew:
     # -- inner ---------------------------------------------------------------------------------
 
     async def _spawn(self, folder: RunFolder, shim_n: int, nonce: str) -> SpawnedShim:
-        out = {
-            node.name: folder.open_for_child(f"logs/{node.name}.out") for node in self._plan.nodes
-        }
-        fds = ShimFds(
-            journal=folder.open_for_child("shim.ndjson"),
-            lock=folder.open_for_child("shim.lock"),
-            out=out,
-            runner_out=folder.open_for_child("logs/runner.out"),
-        )
-        try:
+        with ExitStack() as files:
+
+            def opened(name: str) -> int:
+                fd = folder.open_for_child(name)
+                files.callback(os.close, fd)
+                return fd
+
+            fds = ShimFds(
+                journal=opened("shim.ndjson"),
+                lock=opened("shim.lock"),
+                out={node.name: opened(f"logs/{node.name}.out") for node in self._plan.nodes},
+                runner_out=opened("logs/runner.out"),
+            )
             return await spawn_shim(
                 python=self._host.shim_python,
                 run=f"r{self._run_id}",
@@ -331,8 +336,6 @@ class Crew:
                 fds=fds,
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "SOAK_RUN_NONCE": nonce},
             )
-        finally:
-            fds.close()
 
     def _contain(self, shim: SpawnedShim) -> None:
         wanted = self._host.config.containment

@@ -15,6 +15,9 @@ import trio
 
 REMEMBERED_EVENTS = 256
 WATCHER_BACKLOG = 64
+BACKLOG = REMEMBERED_EVENTS + WATCHER_BACKLOG
+ROOM_FOR_THE_END = 2
+"""However slow a watcher is, the end reaches it, with the gap mark before it."""
 
 Event = dict[str, Any]
 
@@ -58,7 +61,7 @@ class Hub:
                 first, and a gap mark for what is not;
                 None = only the newest event and what follows.
         """
-        send, receive = trio.open_memory_channel[Event](REMEMBERED_EVENTS + WATCHER_BACKLOG)
+        send, receive = trio.open_memory_channel[Event](BACKLOG + ROOM_FOR_THE_END)
         for event in self._replay(after):
             send.send_nowait(event)
         if self._closed:
@@ -83,12 +86,13 @@ class Hub:
 
     def _offer(self, watcher: trio.MemorySendChannel[Event], lost_from: int, event: Event) -> None:
         try:
+            if event["kind"] != "end" and watcher.statistics().current_buffer_used >= BACKLOG:
+                self._watchers[watcher] = lost_from or event["seq"]
+                return
             if lost_from:
                 watcher.send_nowait(_gap(lost_from, event["seq"] - 1))
-                self._watchers[watcher] = lost_from = 0
+                self._watchers[watcher] = 0
             watcher.send_nowait(event)
-        except trio.WouldBlock:
-            self._watchers[watcher] = lost_from or event["seq"]
         except trio.BrokenResourceError:
             # The watcher has closed its end; its own clean-up takes it out of the table.
             self._watchers.pop(watcher, None)

@@ -27,11 +27,11 @@ CHECKPOINT_EVERY_S = 5.0
 
 def pair_columns(plan: Plan, *, cold: bool) -> rows.Pair:
     """The columns of a round that the plan knows: the first node with each role."""
-
-    def with_role(role: str) -> str:
-        return next(node.name for node in plan.nodes if role in node.roles)
-
-    publisher, searcher = with_role("publisher"), with_role("searcher")
+    publisher = next(node.name for node in plan.nodes if "publisher" in node.roles)
+    # A node that may do both does not search for itself: that would prove nothing.
+    searcher = next(
+        node.name for node in plan.nodes if "searcher" in node.roles and node.name != publisher
+    )
     return rows.Pair("1", publisher, searcher, f"source:{publisher}>{searcher}", cold)
 
 
@@ -183,7 +183,9 @@ class Measure:
             )
 
     def _phase_changed(self, phase: str) -> None:
-        if phase == "wait_recheck" and self.phase != phase and self._player is not None:
+        # Without a delay the recheck follows at once, and its wait is not to be seen.
+        begins = phase == "wait_recheck" or (phase == "recheck" and self.phase != "wait_recheck")
+        if begins and self._player is not None:
             self._rechecks += 1
             spec = self._player.spec
             self._records.marker(

@@ -134,6 +134,8 @@ class Run:
         text = f"internal error of soakd: {error!r}"[:500]
         cause = Cause("internal", text, None, rfc3339(wall_now()))
         for event in (run_state.Failed(cause), run_state.LadderDone("harness_error", text)):
+            if isinstance(self.state, run_state.Finished):
+                break
             new = run_state.advance(self.state, event, boot_now(), self._limits)
             if new is not self.state:
                 await self._ledger.write(self.state, new, event, None)

@@ -45,6 +45,7 @@ class Scheduler:
         """Knows nothing before `load`; starts nothing before `run_forever`."""
         self._host = host
         self._queued: dict[int, Plan] = {}
+        self._cancelling: set[int] = set()
         self._live: dict[int, Run] = {}
         self._hubs: dict[int, Hub] = {}
         self._picked = queue.Picked((), {}, {})
@@ -160,8 +161,12 @@ class Scheduler:
         run = self._live.get(run_id)
         if run is not None:
             await run.ask_stop(peer.name, peer.uid)
-        elif run_id in self._queued:
-            await self._cancel(run_id, peer)
+        elif run_id in self._queued and run_id not in self._cancelling:
+            self._cancelling.add(run_id)
+            try:
+                await self._cancel(run_id, peer)
+            finally:
+                self._cancelling.discard(run_id)
         return await self.status(run_id, peer)
 
     @asynccontextmanager
@@ -215,7 +220,11 @@ class Scheduler:
     def _fill_slots(self) -> None:
         """Asks `pick` what may start, starts it, and remembers why the others wait."""
         self._picked = queue.pick(
-            [queue.Candidate(run_id, _ports(plan)) for run_id, plan in self._queued.items()],
+            [
+                queue.Candidate(run_id, _ports(plan))
+                for run_id, plan in self._queued.items()
+                if run_id not in self._cancelling
+            ],
             [queue.Candidate(run.id, _ports(run.plan)) for run in self._live.values()],
             0 if self._stopping else self._host.config.max_running,
         )
