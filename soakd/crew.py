@@ -130,8 +130,19 @@ class Crew:
                 raise HostError("internal", f"cannot use the shim: {error}") from error
             raise
 
+    def recognise(self, folder: RunFolder, row: RunRow) -> None:
+        """Knows an earlier soakd's shim from the store, so that force can be used on it at least.
+
+        After a reboot there is nothing to know: every process is gone.
+        """
+        if row.boot_id != boot_id() or row.shim_pid is None or row.shim_ticks is None:
+            return
+        self._cgroup = Cgroup(Path(row.cgroup)) if row.cgroup else None
+        self._pid, self._ticks, self._nonce = row.shim_pid, row.shim_ticks, row.nonce or ""
+        self._where, self._folder = (folder.shim_dir(), row.shim_n), folder
+
     async def rejoin(self, folder: RunFolder, row: RunRow, account: Account) -> Event:
-        """Takes over a shim that an earlier soakd started, after checking that it is that shim.
+        """Takes over a recognised shim, after checking that it is that shim.
 
         Returns:
             The shim's hello: what it holds.
@@ -140,12 +151,8 @@ class Crew:
             ShimLost: it is gone, or somebody else is in its place.
         """
         self._account = account
-        if row.boot_id != boot_id() or row.shim_pid is None or row.shim_ticks is None:
+        if self._pid is None or row.shim_pid is None:
             raise ShimLost("no shim of this boot is on record")
-        # Known from here on, so that force can be used even on a shim that does not answer.
-        self._cgroup = Cgroup(Path(row.cgroup)) if row.cgroup else None
-        self._pid, self._ticks, self._nonce = row.shim_pid, row.shim_ticks, row.nonce or ""
-        self._where, self._folder = (folder.shim_dir(), row.shim_n), folder
         if start_ticks(row.shim_pid) != row.shim_ticks:
             raise ShimLost(f"the shim (pid {row.shim_pid}) is gone")
         connection = await connect_shim(folder.shim_dir(), row.shim_n, self.uid, row.shim_pid)
@@ -245,7 +252,12 @@ class Crew:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.pump)
             with trio.move_on_after(ladder_s(self._plan)):
-                await self.call("stop", reason=reason)
+                try:
+                    await self.call("stop", reason=reason)
+                except SoakError as error:
+                    # It does not even answer: force comes next.
+                    self.sweep_error = error.message
+                    nursery.cancel_scope.cancel()
                 async for event in connection.events:
                     if event.get("event") == "stopped":
                         break
@@ -263,6 +275,9 @@ class Crew:
         """Without a cgroup: ends by evidence what a dead shim has left behind."""
         folder, ticks = self._folder, self._ticks
         if folder is None or ticks is None or not self._nonce:
+            return []
+        if self._account is None:
+            self.sweep_error = "cannot sweep: the submitter's account is gone"
             return []
         root = self._plan.run_root or str(folder.path / "nodes")
         fds = ShimFds(

@@ -49,6 +49,8 @@ class Ledger:
         self.base = from_row(row, self._plan, (), (), None)
         self._observer.notes = list(self.base["notes"])
         self._observer.simulation = bool(self.base["simulation"])
+        if row.measured_json:
+            self._observer.span = json.loads(row.measured_json).get("span")
         return row, run_state.from_dict(json.loads(row.state_json))
 
     async def write(
@@ -68,6 +70,8 @@ class Ledger:
             case run_state.Running():
                 if new.deadline_s is not None:
                     self.base["deadline_at"] = rfc3339(at + new.deadline_s - boot_now())
+                columns["measured_json"] = self._measured()
+            case run_state.Stopping():
                 columns["measured_json"] = self._measured()
             case run_state.Finished():
                 columns = await self._end(new, at)
@@ -115,4 +119,4 @@ class Ledger:
     def _measured(self) -> str:
         facts = {"deadline_at": self.base.get("deadline_at")}
         facts |= {"simulation": self._observer.simulation, "notes": self._observer.notes}
-        return json.dumps(facts)
+        return json.dumps(facts | {"span": self._observer.span})

@@ -26,12 +26,12 @@ CHECKPOINT_EVERY_S = 5.0
 
 
 def pair_columns(plan: Plan, *, cold: bool) -> rows.Pair:
-    """The columns of a round that the plan knows: the first node with each role."""
-    publisher = next(node.name for node in plan.nodes if "publisher" in node.roles)
+    """The columns of a round that the plan knows: the first two with the roles."""
+    publishers = [node.name for node in plan.nodes if "publisher" in node.roles]
+    searchers = [node.name for node in plan.nodes if "searcher" in node.roles]
     # A node that may do both does not search for itself: that would prove nothing.
-    searcher = next(
-        node.name for node in plan.nodes if "searcher" in node.roles and node.name != publisher
-    )
+    pairs = ((one, other) for one in publishers for other in searchers if one != other)
+    publisher, searcher = next(pairs)
     return rows.Pair("1", publisher, searcher, f"source:{publisher}>{searcher}", cold)
 
 
@@ -108,12 +108,17 @@ class Measure:
             if running.deadline_s is not None and boot_now() >= running.deadline_s:
                 self._records.marker(rows.deadline_reached())
                 return run_state.DeadlineReached()
-            if self._plan.rounds is not None and self._records.last_round >= self._plan.rounds:
+            if self._has_all_rounds:
                 return run_state.RoundsDone()
             await self._one_round(running)
-            if self._cut is None:
+            if self._cut is None and not self._has_all_rounds:
                 await self._wait_between(running.deadline_s)
         return None
+
+    @property
+    def _has_all_rounds(self) -> bool:
+        wanted = self._plan.rounds
+        return wanted is not None and self._records.last_round >= wanted
 
     async def _one_round(self, running: run_state.Running) -> None:
         spec = self._spec(running)

@@ -69,8 +69,8 @@ class Observer:
         self._rung: dict[str, Any] | None = None
         self._ending = False
         self._node_exits = 0
-        self._since_s: float | None = None
-        self._until_s: float | None = None
+        self.span: list[float | None] | None = None
+        """Begin and end of measuring (boot clock), as stored; no end while it goes on."""
         self._last_error: dict[str, str] = {}
         self._round_error = ""
 
@@ -180,7 +180,8 @@ class Observer:
         """From now on the end of a node is expected."""
         if not self._ending:
             self._ending = True
-            self._until_s = boot_now()
+            if self.span is not None and self.span[1] is None:
+                self.span = [self.span[0], boot_now()]
 
     def take_ladder(self, hello: Mapping[str, Any]) -> None:
         """What a rejoined shim's hello says of a ladder that it began while nobody listened."""
@@ -202,7 +203,7 @@ class Observer:
 
     def running_since(self, since_s: float) -> None:
         """Measuring has begun (boot clock)."""
-        self._since_s = since_s
+        self.span = [since_s, None]
 
     async def load_gaps(self) -> None:
         """Knows the gaps that earlier soakds booked."""
@@ -272,9 +273,12 @@ class Observer:
         if self.records is None:
             return None
         measured = None
-        if self._since_s is not None and self._until_s is not None:
-            whole_s = self._until_s - self._since_s
-            measured = 1.0 if whole_s <= 0 else max(0.0, 1 - self.gap_s / whole_s)
+        match self.span:
+            case [float(since_s), float(until_s)]:
+                whole_s = until_s - since_s
+                measured = 1.0 if whole_s <= 0 else max(0.0, 1 - self.gap_s / whole_s)
+            case _:
+                measured = None
         return Facts(self.records.counters, self._node_exits, self.records.panics, measured)
 
     def _note_event(self, kind: str, node: str | None, data: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ SAMPLES = "logs/status_samples.ndjson"
 EVENTS = "logs/events.ndjson"
 RESOURCES = "logs/resources.ndjson"
 RUNNER_STATE = "runner.state"
+BLOCK_BYTES = 512
+"""Unit of `st_blocks`, whatever the file system."""
 
 
 class Records:
@@ -153,7 +156,11 @@ class Records:
     def used_bytes(self) -> int:
         """Size of all records and outputs; the node folders are their user's affair."""
         # Blocks, not lengths: the middle of a node's output may have been punched out.
-        return sum(path.stat().st_blocks * 512 for path in (self.folder.path / "logs").iterdir())
+        blocks = 0
+        for path in (self.folder.path / "logs").iterdir():
+            with suppress(FileNotFoundError):
+                blocks += path.lstat().st_blocks
+        return blocks * BLOCK_BYTES
 
     @property
     def rounds_bytes(self) -> int:

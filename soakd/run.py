@@ -158,7 +158,7 @@ class Run:
         for pid, ticks in self.observer.left:
             await wait_for_end(pid, ticks)
         if self.observer.left:
-            await self.crew.put_down()
+            await self.crew.put_down(is_clean=True)
 
     async def _take_up(self) -> None:
         row, self.state = await self._ledger.read()
@@ -232,6 +232,10 @@ class Run:
         try:
             new = await self._next_state(news.event)
             if new is not self.state:
+                if isinstance(new, run_state.Running):
+                    self.observer.running_since(new.since_s)
+                if isinstance(new, run_state.Stopping):
+                    self.observer.ending()
                 with trio.CancelScope(shield=True):
                     await self._ledger.write(self.state, new, news.event, news.uid)
                 self._enter(new, news.event)

@@ -179,6 +179,8 @@ class Scheduler:
             hub = Hub()
             hub.publish("end", await self._full_status(await self._row(run_id)))
             hub.close()
+            # Its events are forgotten, and with them their numbers: only the end is left to tell.
+            after = None
         async with hub.subscribe(after) as events:
             run = self._live.get(run_id)
             if run is not None:
@@ -243,10 +245,11 @@ class Scheduler:
                 except Exception as error:  # noqa: BLE001 - a failing run never takes soakd down
                     _log.exception("run_crashed")
                     await self._bury(run, error)
+                await run.wait_until_gone()
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(LET_GO_S):
                     await run.let_go()
-            await self._release(run)
+            self._release(run)
 
     async def _bury(self, run: Run, error: Exception) -> None:
         """Writes the end of a crashed run down, however long the store or the disk refuses."""
@@ -262,9 +265,8 @@ class Scheduler:
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    async def _release(self, run: Run) -> None:
-        """Gives slot and ports back, once no process of the run is left."""
-        await run.wait_until_gone()
+    def _release(self, run: Run) -> None:
+        """Gives slot and ports back: no process of the run is left."""
         del self._live[run.id]
         self._hubs.pop(run.id, None)
         self._fill_slots()

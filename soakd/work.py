@@ -126,6 +126,9 @@ class Work:
         self._observer.edits = json.loads(row.edits_json)
         try:
             with trio.fail_after(REJOIN_S):
+                if self.records is None:
+                    raise ShimLost("its run folder is not there")
+                self._crew.recognise(self._opened(), row)
                 await self._rejoin_shim(row)
         except (ShimLost, trio.TooSlowError, SoakError) as lost:
             self._observer.link = "lost"
@@ -169,7 +172,6 @@ class Work:
     async def _book_absence(self, from_at: float) -> None:
         state = self._owner.state
         if isinstance(state, run_state.Running):
-            self._observer.running_since(state.since_s)
             await self._observer.add_gap(from_at, wall_now(), "soakd was away")
         cold = isinstance(state, run_state.Running) and state.cold
         await self._written().skip_cut_round(pair_columns(self._plan, cold=cold), "gap")
@@ -226,7 +228,6 @@ class Work:
 
     async def _play_rounds(self, running: run_state.Running) -> None:
         observer, records = self._observer, self._written()
-        observer.running_since(running.since_s)
         if records.last_round == 0:
             left_s = None if running.deadline_s is None else running.deadline_s - boot_now()
             deadline = None if left_s is None else wall_now() + left_s

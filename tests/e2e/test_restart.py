@@ -20,6 +20,8 @@ from tests.e2e.waiting import GUARD_S, wait_for
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 _LEAVES_WITHIN_S = 2.0
+# Enough to be still at it when soakd is told to leave.
+_FILES_TO_COPY = 5000
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
@@ -122,15 +124,19 @@ def test_a_stop_goes_on_without_soakd(bare_box: Box, number: signal.Signals) -> 
 
 def test_staging_that_was_cut_is_done_again(box: Box) -> None:
     """A soakd that goes while folders are copied costs nothing but time."""
-    with (box.soaks[1] / "download.part").open("wb") as big:
-        big.truncate(3 << 30)
+    many = box.soaks[0] / "many"
+    many.mkdir()
+    (many / "0").write_bytes(b"content")
+    for number in range(1, _FILES_TO_COPY):
+        os.link(many / "0", many / str(number))
     run = box.start("--rounds", "1")
-    assert box.status(run)["state"] == "staging"
     box.leave()
     assert box.row(run)["state"] == "staging"
     box.serve()
     assert box.wait(run)["verdict"] == "passed"
-    assert (box.node(run, "b") / "download.part").stat().st_size == 3 << 30
+    copies = list((box.node(run, "a") / "many").iterdir())
+    assert len(copies) == _FILES_TO_COPY
+    assert {path.read_bytes() for path in copies} == {b"content"}
 
 
 def test_a_node_that_died_while_soakd_was_away_is_told(box: Box) -> None:

