@@ -93,7 +93,8 @@ class Observer:
     async def _take(self, event: Event) -> None:
         match event:
             case {"event": "stderr", "node": str(node), "line": str(line)}:
-                self._stderr(node, line)
+                if node in self.states:
+                    self._stderr(node, line)
             case {"event": "node_exited", "node": str(node)}:
                 await self.node_exited(node, event)
             case {"event": "rung", "rung": str(rung), "pids": list(pids)} if rung in RUNGS:
@@ -203,7 +204,7 @@ class Observer:
 
     def running_since(self, since_s: float) -> None:
         """Measuring has begun (boot clock)."""
-        self.span = [since_s, None]
+        self.span = [float(since_s), None]
 
     async def load_gaps(self) -> None:
         """Knows the gaps that earlier soakds booked."""

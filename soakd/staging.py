@@ -210,8 +210,8 @@ class Staging:
 
         return read
 
-    def _checked_program(self, node: NodePlan, found: str | None, submitted: str | None) -> str:
-        if found is None:
+    def _checked_program(self, node: NodePlan, found: object, submitted: str | None) -> str:
+        if not isinstance(found, str):
             raise UserError(
                 "refused", f"cannot stage node {node.name}: there is no {PROGRAM} in {node.source}"
             )

@@ -63,6 +63,19 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert command in (ROOT / "README.md").read_text()
 
 
+def test_every_test_says_what_it_is_about() -> None:
+    """Each test has a docstring of its own."""
+    silent = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and ast.get_docstring(node) is None
+    ]
+    assert silent == []
+
+
 def test_no_promise_is_left_in_the_sources() -> None:
     """What is not done has an issue, not a mark in a comment."""
     marks = ("TO" + "DO", "FIX" + "ME", "XX" + "X")

@@ -70,7 +70,8 @@ def test_missing_config_is_made() -> None:
 def test_rest_of_the_config_stays_as_it_was() -> None:
     """Comments, order, other keys and other sections are the user's."""
     text = (
-        "# mine\n[api]\nport = 17835 # the usual\ncolour = 'red'\n\n[kad]\nservice_runtime_secs = 60\n"
+        "# mine\n[api]\nport = 17835 # the usual\ncolour = 'red'\n\n"
+        "[kad]\nservice_runtime_secs = 60\n"
         "[other]\nx = [1, 2]\n"
     )
     config = edit_config(text, plan(), A, "r7")

@@ -76,7 +76,10 @@ class Box:
         (folder / "home").mkdir()
         (folder / "soakd.toml").write_text("")
         self.python = sys.executable
-        self.ports = free_ports(2)
+        self._plots = 0
+        self.ports: list[int] = []
+        self.soaks: list[Path] = []
+        self._udp = 0
         self.env = {
             **{key: value for key, value in child_env.items() if key.startswith("COVERAGE_")},
             "PATH": os.environ["PATH"],
@@ -86,10 +89,17 @@ class Box:
             "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "error",
         }
-        self.soaks = [folder / "mule-a", folder / "mule-b"]
-        self._udp = free_udp_range(_UDP_PORTS)
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._children: list[subprocess.Popen[Any]] = []
+        self.renew()
+
+    def renew(self) -> None:
+        """Take ports, a network and node folders that no test before had."""
+        self._plots += 1
+        self.ports = free_ports(2)
+        self._udp = free_udp_range(_UDP_PORTS)
+        plot = self.folder / f"soaks-{self._plots}"
+        self.soaks = [plot / "mule-a", plot / "mule-b"]
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -103,7 +113,7 @@ class Box:
                 session_name=folder.name,
                 sim={
                     **FAST_NODES,
-                    "network": str(self.folder)[-40:],
+                    "network": f"{self.folder}-{self._plots}"[-40:],
                     "udp_first_port": self._udp,
                     **sim,
                 },
@@ -311,13 +321,25 @@ class Box:
         for row in self._rows():
             folder = self.run_folder(f"r{row['id']}")
             left += [f"file {path}" for path in folder.glob("logs/*.pid")]
-            left += [f"file {path}" for path in folder.glob("**/*.tmp")]
+            left += [f"file {path}" for path in (*folder.glob("*.tmp"), *folder.glob("logs/*.tmp"))]
             left += [f"lock {path}" for path in folder.glob("shim.lock") if is_locked(path)]
             if row["cgroup"] and Path(row["cgroup"]).exists():
                 left.append(f"cgroup {row['cgroup']}")
         with closing(sqlite3.connect(self.state / "soakd.db")) as store:
             left += [f"lease {row}" for row in store.execute("SELECT * FROM leases")]
         return left
+
+    def settle(self) -> None:
+        """Stop what a test left running, so that another test finds an idle soakd."""
+        self._end_children()
+        if not self.answers():
+            self.serve()
+        # The newest first: what is queued must not get the slot of what is stopped.
+        runs = [run["id"] for run in self.call("run.list", all=True)["runs"]]
+        for run in runs:
+            self.call("run.stop", run=run)
+        for run in runs:
+            wait_for(lambda run=run: self.status(run)["state"] == "finished", f"the end of {run}")
 
     def close(self) -> None:
         """Ask soakd to stop all runs and end; kill what does not go. Called after every test."""
@@ -331,6 +353,13 @@ class Box:
                 stubborn = True
                 daemon.kill()
                 daemon.wait()
+        self._end_children()
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert not stubborn, "soakd did not end on SIGINT"
+
+    def _end_children(self) -> None:
         for child in self._children:
             if child.poll() is None:
                 child.kill()
@@ -338,10 +367,7 @@ class Box:
             for stream in (child.stdin, child.stdout, child.stderr):
                 if stream is not None:
                     stream.close()
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        assert not stubborn, "soakd did not end on SIGINT"
+        self._children.clear()
 
 
 def _some(found: _T | None) -> _T:

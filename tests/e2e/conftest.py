@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.coverage_gates import CoverageGates
 from tests.e2e.box import Box
 
 
@@ -24,9 +26,43 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in long]
 
 
+@pytest.fixture(scope="module")
+def shared_box(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Box]:
+    """Yield a box with a soakd that the tests of one file share, for `box`."""
+    gates = request.config.pluginmanager.get_plugin("soakd-coverage-gates")
+    env = gates.child_env() if isinstance(gates, CoverageGates) else {}
+    box = Box(tmp_path_factory.mktemp("shared"), {**os.environ, **env})
+    try:
+        box.serve()
+        yield box
+    finally:
+        box.close()
+    assert box.leftovers() == []
+
+
+@pytest.fixture
+def box(shared_box: Box) -> Iterator[Box]:
+    """Yield a box with an idle soakd, and two new nodes that always hit."""
+    box = shared_box
+    box.renew()
+    box.install(outcomes=["hit"])
+    said = box.log().stat().st_size
+    try:
+        yield box
+    finally:
+        try:
+            box.settle()
+        finally:
+            # Shown by pytest when the test has failed.
+            print(box.log().read_bytes()[said:][-4000:].decode())  # noqa: T201
+    assert box.leftovers() == []
+
+
 @pytest.fixture
 def bare_box(tmp_path: Path, child_env: dict[str, str]) -> Iterator[Box]:
-    """Yield a box in which nothing runs yet."""
+    """Yield a box of the test's own, in which nothing runs yet."""
     box = Box(tmp_path, child_env)
     try:
         yield box
@@ -34,15 +70,14 @@ def bare_box(tmp_path: Path, child_env: dict[str, str]) -> Iterator[Box]:
         try:
             box.close()
         finally:
-            # Shown by pytest when the test has failed.
             print(box.log().read_text()[-4000:] if box.log().exists() else "no log")  # noqa: T201
     if (box.state / "soakd.db").exists():
         assert box.leftovers() == []
 
 
 @pytest.fixture
-def box(bare_box: Box) -> Box:
-    """Return a box with a serving soakd and two nodes that always hit."""
+def own_box(bare_box: Box) -> Box:
+    """Return a box of the test's own, with a serving soakd that has had no run yet."""
     bare_box.install(outcomes=["hit"])
     bare_box.serve()
     return bare_box

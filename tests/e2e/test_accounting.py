@@ -22,11 +22,9 @@ _MIXED = {
 
 
 @pytest.mark.parametrize("length_s", [15, pytest.param(300, marks=pytest.mark.campaign)])
-def test_every_sum_of_a_timed_soak_agrees(bare_box: Box, length_s: int) -> None:
+def test_every_sum_of_a_timed_soak_agrees(box: Box, length_s: int) -> None:
     """Deadline, remaining time, round under way, records, verdict; nothing is left behind."""
-    box = bare_box
     box.install(**_MIXED)
-    box.serve()
     run = box.start(
         str(length_s),
         WAIT_SEARCH="0.3",
@@ -77,11 +75,9 @@ def _check_deadline(box: Box, run: str, deadline_at: str, length_s: float) -> No
     assert timers == sorted(timers, reverse=True)
 
 
-def test_a_gate_of_the_plan_decides_the_exit_status(bare_box: Box) -> None:
+def test_a_gate_of_the_plan_decides_the_exit_status(box: Box) -> None:
     """`hit_rate >= 0.5` of a soak that only misses: failed, exit status 1."""
-    box = bare_box
     box.install(outcomes=["miss"])
-    box.serve()
     nodes = "".join(
         f'[[nodes]]\nname = "{name}"\nsource = "{folder}"\nhost = "127.0.0.1"\nport = {port}\n'
         f'roles = ["{role}"]\n'
@@ -98,11 +94,9 @@ def test_a_gate_of_the_plan_decides_the_exit_status(bare_box: Box) -> None:
     assert "A_SRC" in done.err
 
 
-def test_rechecks_tell_late_from_miss(bare_box: Box) -> None:
+def test_rechecks_tell_late_from_miss(box: Box) -> None:
     """Each configured fate becomes its outcome, with the markers of its rechecks."""
-    box = bare_box
     box.install(outcomes=["hit", "prestored", "late", "miss"], late_secs=0.8)
-    box.serve()
     run = box.start(
         *("--rounds", "4"),
         WAIT_PUBLISH="0.3",
@@ -135,11 +129,9 @@ def test_rechecks_tell_late_from_miss(bare_box: Box) -> None:
     ]
 
 
-def test_without_rechecks_a_late_answer_is_a_miss(bare_box: Box) -> None:
+def test_without_rechecks_a_late_answer_is_a_miss(box: Box) -> None:
     """MISS_RECHECK_ATTEMPTS=0: no marker, no wait; and misses are shown, not judged."""
-    box = bare_box
     box.install(outcomes=["late", "hit"], late_secs=3.0)
-    box.serve()
     run = box.start("--rounds", "2", MISS_RECHECK_ATTEMPTS="0", WAIT_SEARCH="0.5")
     final = box.wait(run)
     check_sums(box, run, final)

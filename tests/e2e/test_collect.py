@@ -25,14 +25,12 @@ _SOURCE_TOKEN = "5ec2e7" * 10 + "beef"
 _SOURCE_PRIVATE = "Se3cret-Priv4te~Key" * 20
 
 
-def test_no_secret_ever_enters_a_bundle(bare_box: Box) -> None:
+def test_no_secret_ever_enters_a_bundle(box: Box) -> None:
     """Tokens and keys of sources and nodes, printed, copied and rotated, while the soak runs."""
-    box = bare_box
     box.install()
     for folder in box.soaks:
         _plant_in_source(folder)
         teach(folder, TALKS)
-    box.serve()
     run = box.start("50")
     box.until_rounds(run, 1)
     secrets = {_SOURCE_TOKEN, _SOURCE_PRIVATE}

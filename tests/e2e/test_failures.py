@@ -41,14 +41,13 @@ def test_a_node_that_dies_ends_the_run_and_the_round_is_no_miss(box: Box) -> Non
     assert box.leftovers() == []
 
 
-def test_a_node_that_dies_during_warm_up_fails_the_start(bare_box: Box) -> None:
+def test_a_node_that_dies_during_warm_up_fails_the_start(box: Box) -> None:
     """At once, not after the time for readiness."""
-    bare_box.install(warmup_secs=60.0)
-    bare_box.serve()
-    run = bare_box.start("50")
-    status = bare_box.until(run, lambda s: s["nodes"][1]["pid"], "both nodes run")
+    box.install(warmup_secs=60.0)
+    run = box.start("50")
+    status = box.until(run, lambda s: s["nodes"][1]["pid"], "both nodes run")
     os.kill(status["nodes"][0]["pid"], signal.SIGTERM)
-    final = bare_box.wait(run, status=1)
+    final = box.wait(run, status=1)
     assert (final["cause"]["code"], final["cause"]["node"]) == ("node_exited", "a")
     assert "SIGTERM" in final["cause"]["text"]
 
@@ -108,12 +107,10 @@ def test_a_port_that_a_stranger_holds_fails_at_once_and_names_him(box: Box) -> N
         assert json.load(manifest)["about"]["status"]["cause"]["code"] == "port_busy"
 
 
-def test_a_panic_of_a_node_fails_its_gate(bare_box: Box) -> None:
+def test_a_panic_of_a_node_fails_its_gate(box: Box) -> None:
     """The node lives on and the run completes, but the verdict is `failed`."""
-    box = bare_box
     box.install(outcomes=["hit"])
     teach(box.soaks[0], PANICS)
-    box.serve()
     run = box.start("--rounds", "2")
     final = box.wait(run, status=1)
     assert (final["result"], final["verdict"]) == ("completed", "failed")
@@ -122,15 +119,14 @@ def test_a_panic_of_a_node_fails_its_gate(bare_box: Box) -> None:
     assert event["node"] == "a"
 
 
-def test_a_run_that_never_gets_ready_fails_in_time(bare_box: Box) -> None:
+def test_a_run_that_never_gets_ready_fails_in_time(box: Box) -> None:
     """READY_TIMEOUT_SECS."""
-    bare_box.install(warmup_secs=60.0)
-    bare_box.serve()
-    run = bare_box.start("50", READY_TIMEOUT_SECS="1")
-    final = bare_box.wait(run, status=1)
+    box.install(warmup_secs=60.0)
+    run = box.start("50", READY_TIMEOUT_SECS="1")
+    final = box.wait(run, status=1)
     assert final["cause"]["code"] == "ready_timeout"
     assert "not ready after 1 s" in final["cause"]["text"]
-    assert bare_box.leftovers() == []
+    assert box.leftovers() == []
 
 
 def test_the_shims_death_ends_its_nodes_and_the_run_says_so(box: Box) -> None:

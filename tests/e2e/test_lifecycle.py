@@ -24,8 +24,9 @@ _STATUS_KEYS = {
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
-def test_a_soak_is_started_followed_and_collected_by_a_person(box: Box) -> None:
+def test_a_soak_is_started_followed_and_collected_by_a_person(own_box: Box) -> None:
     """Every verb prints something readable and exits as design §8 says."""
+    box = own_box
     started = box.ctl("start", "50", "--rounds", "8", "--label", "first", env=box.plan_env())
     assert "r1" in started.out
     watch = box.ctl_spawn("watch")
@@ -55,8 +56,9 @@ def test_a_soak_is_started_followed_and_collected_by_a_person(box: Box) -> None:
     assert (box.folder / collected).stat().st_mode & 0o777 == 0o600
 
 
-def test_every_verb_speaks_json(box: Box) -> None:
+def test_every_verb_speaks_json(own_box: Box) -> None:
     """With --json stdout holds nothing but JSON, with the keys of design §8."""
+    box = own_box
     assert box.ctl("--json", "list").json() == []
     started = box.ctl("--json", "start", "50", env=box.plan_env()).json()
     assert set(started) >= {"id", "state", "position", "expected_start", "reason"}
@@ -93,8 +95,9 @@ def test_every_verb_speaks_json(box: Box) -> None:
     assert (info["running"], info["queued"]) == (0, 0)
 
 
-def test_what_a_live_and_a_finished_status_say_has_one_shape(box: Box) -> None:
+def test_what_a_live_and_a_finished_status_say_has_one_shape(own_box: Box) -> None:
     """Status, run.json and the store agree about a finished run, also after a restart of soakd."""
+    box = own_box
     run = box.start("--rounds", "1")
     final = box.wait(run)
     after = box.status(run)
@@ -106,8 +109,9 @@ def test_what_a_live_and_a_finished_status_say_has_one_shape(box: Box) -> None:
         assert again[key] == after[key] == final[key] == recorded[key], key
 
 
-def test_a_soak_goes_on_when_the_terminal_that_started_it_is_closed(box: Box) -> None:
+def test_a_soak_goes_on_when_the_terminal_that_started_it_is_closed(own_box: Box) -> None:
     """Its live line (progress, phase, time, rate, nodes) goes; soakd and the soak do not."""
+    box = own_box
     with Terminal(box, box.plan_env(WAIT_SEARCH="0.3")) as terminal:
         terminal.run("start", "20", "--watch")
         terminal.read_until(r"━─+ \d+ % \d+ s left · round \d+ \w+ · \d .*\d % of \d hit")
@@ -146,8 +150,9 @@ def _asked_more(box: Box, asked: int) -> bool:
     return box.log().read_text().count("run.status") > asked
 
 
-def test_each_refusal_has_its_exit_status_and_says_what_to_do(box: Box) -> None:
+def test_each_refusal_has_its_exit_status_and_says_what_to_do(own_box: Box) -> None:
     """No run, no daemon, a bad plan: all problems at once, no traceback."""
+    box = own_box
     assert "soakctl start" in box.ctl("status", status=66).err
     assert "r9" in box.ctl("stop", "r9", status=66).err
     nobody = box.ctl("--socket", str(box.folder / "none.sock"), "status", status=69)

@@ -9,8 +9,9 @@ from tests.e2e.box import Box
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-def test_runs_wait_in_line_first_come_first_served(box: Box) -> None:
+def test_runs_wait_in_line_first_come_first_served(own_box: Box) -> None:
     """Position and reason are told; the line outlives a soakd."""
+    box = own_box
     first = box.start("50")
     queued = box.ctl("--json", "start", "--rounds", "1", env=box.plan_env()).json()
     third = box.start("--rounds", "1", "--label", "third")

@@ -122,8 +122,9 @@ def test_a_stop_goes_on_without_soakd(bare_box: Box, number: signal.Signals) -> 
     assert box.leftovers() == []
 
 
-def test_staging_that_was_cut_is_done_again(box: Box) -> None:
+def test_staging_that_was_cut_is_done_again(own_box: Box) -> None:
     """A soakd that goes while folders are copied costs nothing but time."""
+    box = own_box
     many = box.soaks[0] / "many"
     many.mkdir()
     (many / "0").write_bytes(b"content")
@@ -139,8 +140,9 @@ def test_staging_that_was_cut_is_done_again(box: Box) -> None:
     assert {path.read_bytes() for path in copies} == {b"content"}
 
 
-def test_a_node_that_died_while_soakd_was_away_is_told(box: Box) -> None:
+def test_a_node_that_died_while_soakd_was_away_is_told(own_box: Box) -> None:
     """The shim remembers: cause with node and signal, as if soakd had been there."""
+    box = own_box
     run = box.start("50", WAIT_SEARCH="1")
     victim = box.until_rounds(run, 1)["nodes"][0]["pid"]
     box.leave()
@@ -153,8 +155,9 @@ def test_a_node_that_died_while_soakd_was_away_is_told(box: Box) -> None:
     assert len(box.records(run)) == len(tsv(box, run)) == final["rounds"]["total"]
 
 
-def test_nobody_at_home_for_long_ends_the_run(box: Box) -> None:
+def test_nobody_at_home_for_long_ends_the_run(own_box: Box) -> None:
     """After `orphan_grace_s` the shim stops its nodes; the next soakd writes the end down."""
+    box = own_box
     run = box.start("50", "--set", "orphan_grace_s=1")
     pids = [node["pid"] for node in box.until_rounds(run, 1)["nodes"]]
     box.leave()
@@ -169,8 +172,9 @@ def test_nobody_at_home_for_long_ends_the_run(box: Box) -> None:
     assert len(box.records(run)) == len(tsv(box, run)) == final["rounds"]["total"]
 
 
-def test_watchers_come_through_a_restart_of_soakd(box: Box) -> None:
+def test_watchers_come_through_a_restart_of_soakd(own_box: Box) -> None:
     """`wait` says that soakd is away, tries again, and tells the end."""
+    box = own_box
     run = box.start("--rounds", "8")
     waiting = box.ctl_spawn("wait", run)
     box.until_rounds(run, 1)
@@ -181,8 +185,9 @@ def test_watchers_come_through_a_restart_of_soakd(box: Box) -> None:
     assert "finished" in out
 
 
-def test_a_second_soakd_is_refused_in_clear_words(box: Box) -> None:
+def test_a_second_soakd_is_refused_in_clear_words(own_box: Box) -> None:
     """On the same socket, or on the same state folder; the first one goes on."""
+    box = own_box
     for options in (["--state", "state2"], ["--socket", "s2.sock"]):
         refused = box.serve_refused(*options)
         assert "another soakd" in refused

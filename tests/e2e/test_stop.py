@@ -57,11 +57,9 @@ def test_a_later_stop_overwrites_nothing(box: Box) -> None:
     assert box.read(stopped, "logs/soak.log").count("stop requested") == 1
 
 
-def test_stop_during_warm_up_ends_the_run(bare_box: Box) -> None:
+def test_stop_during_warm_up_ends_the_run(box: Box) -> None:
     """Before the first round: stopped, aborted, no rounds; all files are there all the same."""
-    box = bare_box
     box.install(warmup_secs=60.0)
-    box.serve()
     run = box.start("50")
     box.until(run, lambda s: s["nodes"][0]["pid"], "the nodes are launched")
     box.ctl("stop", run)
@@ -70,11 +68,9 @@ def test_stop_during_warm_up_ends_the_run(bare_box: Box) -> None:
     assert box.leftovers() == []
 
 
-def test_a_stop_without_waiting_returns_before_the_ladder_ends(bare_box: Box) -> None:
+def test_a_stop_without_waiting_returns_before_the_ladder_ends(box: Box) -> None:
     """`--no-wait`; `status` then shows the rung and its pids."""
-    box = bare_box
     box.install(stop_secs=1.0)
-    box.serve()
     run = box.start("50")
     box.until_rounds(run, 1)
     assert "stopping" in box.ctl("stop", run, "--no-wait").out
@@ -86,13 +82,11 @@ def test_a_stop_without_waiting_returns_before_the_ladder_ends(bare_box: Box) ->
 
 
 def test_every_rung_of_the_ladder_is_shown_and_the_last_one_ends_what_ignores_all(
-    bare_box: Box,
+    box: Box,
 ) -> None:
     """A node that ignores SIGINT and SIGTERM, with a child in a session of its own."""
-    box = bare_box
     box.install(stop_secs=100.0)
     teach(box.soaks[0], IGNORES_SIGTERM, LEAVES_A_CHILD)
-    box.serve()
     run = box.start("50", "--set", "stop_grace_s=0.3")
     box.until_rounds(run, 1)
     stray = int((box.node(run, "a") / "stray.pid").read_text())

@@ -12,8 +12,8 @@ import itertools
 import json
 import os
 import socket
-import sys
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -34,8 +34,17 @@ from soakd.edge import clock, pidfds
 from soakd.edge.config import Config
 from soakd.edge.journal import RunFolder
 from soakd.edge.peers import Account, Accounts, Peer
-from soakd.edge.shim_client import ShimConnection, ShimLost, SpawnedShim, SweepOrder, Swept, connect_shim, spawn_shim, sweep_run
 from soakd.edge.schema import MEMORY
+from soakd.edge.shim_client import (
+    ShimConnection,
+    ShimLost,
+    SpawnedShim,
+    SweepOrder,
+    Swept,
+    connect_shim,
+    spawn_shim,
+    sweep_run,
+)
 from soakd.edge.store import NewRun, RunRow, Store
 from soakd.host import Host
 from soakd.hub import Hub
@@ -52,14 +61,12 @@ BOOT_S = 50_000.0
 EPOCH_S = 1_700_000_000.0
 KAD_ID = "aa" * 16
 SHIM_PID = 4_000_000
-"""Above any pid that is given out here: pids of the fakes mean no process, and none is signalled."""
+"""Above any pid that is given out here: pids of the fakes mean no process."""
 NO_PROCESS = SHIM_PID + 1
 TICKS = 7
 
 _T = TypeVar("_T")
-_Stream = trio.StapledStream[
-    trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
-]
+_Stream = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 _ports = itertools.count(30_000 + os.getpid() % 500 * 40)
 
 
@@ -277,9 +284,7 @@ class FakeShim:
         process = cast("trio.Process", self.process)
         return SpawnedShim(SHIM_PID, TICKS, process, cast("trio.abc.SendStream", FakeStdin()))
 
-    async def connect(
-        self, _folder: Path, _n: int, _uid: int, _pid: int | None
-    ) -> ShimConnection:
+    async def connect(self, _folder: Path, _n: int, _uid: int, _pid: int | None) -> ShimConnection:
         if not self.reachable:
             await trio.sleep_forever()
         if self.process.returncode is not None:

@@ -42,8 +42,7 @@ class Box:
 
     def started(self) -> RunFolder:
         self.host.store.set_columns(1, started_at=1000.0)
-        folder = RunFolder.create(self.host.state_dir, 1, UID, system=False)
-        return folder
+        return RunFolder.create(self.host.state_dir, 1, UID, system=False)
 
     def row(self) -> RunRow:
         row = self.host.store.get_run(1)
@@ -53,9 +52,7 @@ class Box:
     async def collect(self, *, full: bool = False) -> tuple[str, dict[str, bytes]]:
         """File name and members of the bundle, the top folder left away."""
         data = b""
-        async with open_run_bundle(
-            self.host, self.row(), {"state": "x"}, full=full
-        ) as bundle:
+        async with open_run_bundle(self.host, self.row(), {"state": "x"}, full=full) as bundle:
             name = bundle.name
             async for piece in bundle:
                 data += piece

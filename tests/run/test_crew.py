@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 import tomllib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -177,7 +177,6 @@ async def test_cancelled_hire_leaves_nothing(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """soakd leaves, or the run is stopped, just then."""
-
     scope = trio.CancelScope()
 
     async def hangs(*_args: object) -> None:
@@ -350,7 +349,7 @@ async def test_what_cannot_be_staged_is_named(ground: Ground) -> None:
 
 async def test_launched_node_is_the_staged_program_in_its_own_folder(ground: Ground) -> None:
     """With a built environment and its output in the run's files."""
-    ground.source("a", f'env > seen; pwd >> seen; {WAIT.replace("echo out", "echo started")}')
+    ground.source("a", f"env > seen; pwd >> seen; {WAIT.replace('echo out', 'echo started')}")
     async with begun(ground) as (crew, staging):
         process = await launched(ground, crew)
         assert start_ticks(process.pid) == process.ticks
@@ -402,9 +401,11 @@ async def test_node_files_are_read_through_the_shim(ground: Ground) -> None:
         await crew.close()
         with pytest.raises(HostError, match="the shim is lost"):
             await read("data/api.token")
-        for call in (staging.launch(ground.plan.nodes[0], {}), staging.stage(
-            ground.plan.nodes[0], None
-        ), crew.call("stop", reason="x")):
+        for call in (
+            staging.launch(ground.plan.nodes[0], {}),
+            staging.stage(ground.plan.nodes[0], None),
+            crew.call("stop", reason="x"),
+        ):
             with pytest.raises(HostError, match="the shim is lost"):
                 await call
 
@@ -529,6 +530,7 @@ async def test_next_soakd_rejoins_the_shim(ground: Ground) -> None:
     """By its identity in the store; the node lives on; the shim is ended though not our child."""
     async with left_alone(ground) as process:
         crew = ground.crew()
+        crew.recognise(ground.folder, ground.row())
         hello = await crew.rejoin(ground.folder, ground.row(), ME)
         assert hello["begun"] is True
         assert hello["nodes"]["a"]["pid"] == process.pid
@@ -551,9 +553,7 @@ async def test_next_soakd_rejoins_the_shim(ground: Ground) -> None:
         {"nonce": None},
     ],
 )
-async def test_nobody_else_is_taken_for_the_shim(
-    ground: Ground, changes: dict[str, Any]
-) -> None:
+async def test_nobody_else_is_taken_for_the_shim(ground: Ground, changes: dict[str, Any]) -> None:
     """Another boot, another process, another run: lost, and nothing is asked of it."""
     async with left_alone(ground) as process:
         crew = ground.crew()
@@ -567,9 +567,8 @@ async def test_nobody_else_is_taken_for_the_shim(
 
 
 @pytest.fixture
-def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup.Cgroup, "create", classmethod(lambda _cls, _name: None))
-    yield
 
 
 @pytest.mark.usefixtures("no_cgroups")

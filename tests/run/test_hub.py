@@ -1,4 +1,4 @@
-"""Watchers: numbered events, replay from memory, gap marks for the slow, and an end for everyone."""
+"""Watchers: numbered events, replay from memory, gap marks, and an end for everyone."""
 
 from __future__ import annotations
 

@@ -307,9 +307,7 @@ def test_child_tells_its_starter_what_became_of_it(
         os.close(write)
 
 
-def test_first_child_only_makes_the_second(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_first_child_only_makes_the_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """So that the daemon is no session leader and never gets a terminal."""
     forks = iter([0, 1])
     exits: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,16 @@ from soakd.edge.journal import RunFolder
 from soakd.measure import CHECKPOINT_EVERY_S, Measure, Pair, pair_columns
 from soakd.node import LiveNode
 from soakd.records import Records
-from tests.run.kit import KAD_ID, UID, FakeNet, FakeNode, VirtualTime, full_disk, make_plan, no_answer
+from tests.run.kit import (
+    KAD_ID,
+    UID,
+    FakeNet,
+    FakeNode,
+    VirtualTime,
+    full_disk,
+    make_plan,
+    no_answer,
+)
 
 
 class Ear:
@@ -152,9 +162,7 @@ async def test_every_outcome_is_recorded_as_what_it_was(
     assert len(rows) == 4
 
 
-async def test_recheck_without_delay_is_marked_too(
-    bench: Bench, autojump_clock: MockClock
-) -> None:
+async def test_recheck_without_delay_is_marked_too(bench: Bench, autojump_clock: MockClock) -> None:
     """The scripts' log has a line for every recheck."""
     bench.net.fates = ["miss"]
     measure = bench.measure(rounds=1, miss_recheck_attempts=2, miss_recheck_delay_s=0.0)
@@ -271,7 +279,7 @@ async def test_checkpoints_come_now_and_then(bench: Bench, autojump_clock: MockC
     await bench.measure(rounds=60, **quick).run(running(None))
     times = bench.ear.checkpoints
     assert 5 <= len(times) <= 60 / CHECKPOINT_EVERY_S + 1
-    assert all(b - a >= CHECKPOINT_EVERY_S for a, b in zip(times, times[1:], strict=False))
+    assert all(b - a >= CHECKPOINT_EVERY_S for a, b in itertools.pairwise(times))
 
 
 async def test_cold_run_marks_its_rounds(bench: Bench, autojump_clock: MockClock) -> None:
@@ -310,17 +318,13 @@ async def test_cut_round_is_recorded_and_no_other_begins(
     assert bench.outcomes() == ["hit", "skipped"]
 
 
-async def test_cut_between_rounds_records_nothing(
-    bench: Bench, autojump_clock: MockClock
-) -> None:
+async def test_cut_between_rounds_records_nothing(bench: Bench, autojump_clock: MockClock) -> None:
     """The pause is left at once."""
     assert await cut_after(bench, bench.measure(), 42.0, Cut("stop")) is None
     assert bench.outcomes() == ["hit"]
 
 
-async def test_dead_node_makes_the_round_an_error(
-    bench: Bench, autojump_clock: MockClock
-) -> None:
+async def test_dead_node_makes_the_round_an_error(bench: Bench, autojump_clock: MockClock) -> None:
     """Told like any other failure."""
     await cut_after(bench, bench.measure(), 10.0, NodeDown("b"))
     assert bench.outcomes() == ["error"]

@@ -84,9 +84,7 @@ class Scripted:
 
 
 @pytest.fixture
-def scripted(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> Scripted:
+def scripted(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> Scripted:
     VirtualTime(autojump_clock).install(monkeypatch)
     return Scripted(monkeypatch)
 

@@ -141,9 +141,7 @@ async def test_panics_are_counted_by_the_records(
     assert watched.told == []
 
 
-async def test_output_that_was_cut_is_an_event(
-    watched: Watched, autojump_clock: MockClock
-) -> None:
+async def test_output_that_was_cut_is_an_event(watched: Watched, autojump_clock: MockClock) -> None:
     """Readers see where bytes are missing; the record says so too."""
     await watched.hear({"event": "output_cut", "node": "a", "dropped_bytes": 7})
     assert watched.kinds() == ["output_cut"]

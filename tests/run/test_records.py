@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -127,9 +128,7 @@ async def test_stop_does_not_lose_a_round_that_was_played(folder: RunFolder) -> 
     assert len(lines(folder, "logs/rounds.ndjson")) == records.counters.total == 1
 
 
-async def test_next_soakd_continues_counters_and_numbers(
-    folder: RunFolder, tmp_path: Path
-) -> None:
+async def test_next_soakd_continues_counters_and_numbers(folder: RunFolder, tmp_path: Path) -> None:
     """Nothing is read from memory that was not on the disk."""
     records = Records(folder)
     for number, outcome in enumerate(("hit", "miss", "late", "error"), 1):
@@ -253,7 +252,13 @@ async def test_last_sign_of_life_is_the_newest_of_the_records(folder: RunFolder)
 async def test_staged_configuration_is_read_from_the_plan_file(folder: RunFolder) -> None:
     """Of a run that was taken over; one that cannot be read is a fault of the host."""
     records = Records(folder)
-    for data in (None, {}, {"staged": {"b": {}}}, {"staged": {"a": 3}}):
+    spoilt: list[dict[str, Any] | None] = [
+        None,
+        {},
+        {"staged": {"b": {}}},
+        {"staged": {"a": 3}},
+    ]
+    for data in spoilt:
         if data is not None:
             await records.write_json("plan.json", data)
         with pytest.raises(HostError, match=r"cannot read plan.json of the run for node a"):

@@ -30,7 +30,6 @@ from tests.run.kit import (
     drain,
     full_disk,
     hold,
-    kinds,
     make_plan,
     state_reached,
     until,
@@ -88,8 +87,10 @@ async def test_log_has_the_markers_of_the_scripts_in_order(
     file_id = world.net.published[0]
     pids = [world.shim.nodes[name]["pid"] for name in "ab"]
     assert log == [
-        "run-tag=tag session_a=rust-mule-a-soak-tag-r1 session_b=rust-mule-b-soak-tag-r1"
-        " fresh_identity=1",
+        (
+            "run-tag=tag session_a=rust-mule-a-soak-tag-r1 session_b=rust-mule-b-soak-tag-r1"
+            " fresh_identity=1"
+        ),
         f"started A pid={pids[0]} B pid={pids[1]}",
         "ready-check elapsed=0s A=200 B=200",
         "soak-start duration_secs=40 deadline_epoch=1700000040",
@@ -220,9 +221,7 @@ async def test_stop_during_staging_does_not_wait_for_the_copy(
     assert world.row().result == "stopped"
 
 
-async def test_hung_call_does_not_hold_the_stop_up(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_hung_call_does_not_hold_the_stop_up(world: World, autojump_clock: MockClock) -> None:
     """A node that never answers is cut off like any other step."""
     world.net.hangs.add(("a", "publish"))
     run = world.new_run()
@@ -439,9 +438,7 @@ async def test_leftovers_that_no_shim_may_name_block_nothing(
     assert world.row().state == "finished"
 
 
-async def test_overrun_ends_even_without_any_event(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_overrun_ends_even_without_any_event(world: World, autojump_clock: MockClock) -> None:
     """Running has a latest end of its own."""
     world.net.hangs.add(("b", "learn"))
     world.net.hangs.add(("a", "learn"))
@@ -656,9 +653,7 @@ async def crash(world: World, run: Run) -> Exception:
     return crashed[0]
 
 
-async def test_crashed_run_is_buried_as_our_fault(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_crashed_run_is_buried_as_our_fault(world: World, autojump_clock: MockClock) -> None:
     """Nodes get their ladder, the end is written, watchers and files agree."""
     run = world.new_run()
     heard: list[dict[str, Any]] = []
@@ -917,7 +912,7 @@ async def test_shim_that_does_not_answer_the_next_soakd_is_given_up_in_time(
 async def test_takeover_while_nodes_start_goes_on(
     world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nodes that run already are not launched twice, and their own ports do not stand in the way."""
+    """Nodes that run already are not launched twice; their ports do not stand in the way."""
     plan = make_plan(duration_s=60.0)
     world.net.answers = {"a": [Warming503()] * 10}
     await leave(world.new_run(plan), 2, "starting")
@@ -932,9 +927,7 @@ async def test_takeover_while_nodes_start_goes_on(
     assert [call["node"] for call in world.shim.calls if call["verb"] == "launch"] == ["a", "b"]
 
 
-async def test_takeover_while_staging_stages_again(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_takeover_while_staging_stages_again(world: World, autojump_clock: MockClock) -> None:
     """A half-made copy is made anew by the same shim; `begin` is not sent twice."""
     plan = make_plan(duration_s=60.0)
     world.shim.mute.add("stage")

@@ -83,8 +83,8 @@ async def test_runs_wait_their_turn(world: World, autojump_clock: MockClock) -> 
     """One slot: first come, first served; each waiting run knows its place and why."""
     async with scheduling(world) as scheduler:
         plan = make_plan(duration_s=10.0)
-        for _ in range(3):
-            answer = await scheduler.submit(ME, plan, {})
+        answers = [await scheduler.submit(ME, plan, {}) for _ in range(3)]
+        answer = answers[-1]
         assert (answer["state"], answer["position"], answer["reason"]) == ("queued", 2, "slots")
         assert scheduler.counts() == {"running": 1, "queued": 2}
         status = await scheduler.status(2, ME)
@@ -420,7 +420,10 @@ async def test_only_owner_and_admin_see_and_may_everything(
         mine = await scheduler.list_runs(ANN, all_runs=False)
         assert [item["id"] for item in mine] == ["r1"]
         everybody = await scheduler.list_runs(ANN, all_runs=True)
-        assert [(item["id"], "nodes" in item) for item in everybody] == [("r2", False), ("r1", True)]
+        assert [(item["id"], "nodes" in item) for item in everybody] == [
+            ("r2", False),
+            ("r1", True),
+        ]
         assert everybody[0]["reason"] == "slots"
         with pytest.raises(UserError, match="cannot find run r9"):
             await scheduler.status(9, ME)
@@ -478,22 +481,19 @@ async def test_leaving_soakd_ends_watches_without_an_end(
 ) -> None:
     """The run goes on: nobody may take silence for a verdict."""
     heard: list[Event] = []
-    async with trio.open_nursery() as nursery:
-        async with scheduling(world) as scheduler:
-            await scheduler.submit(ME, make_plan(duration_s=LONG), {})
+    async with trio.open_nursery() as nursery, scheduling(world) as scheduler:
+        await scheduler.submit(ME, make_plan(duration_s=LONG), {})
 
-            async def watch() -> None:
-                heard.extend(await watched(scheduler, 1, 0))
+        async def watch() -> None:
+            heard.extend(await watched(scheduler, 1, 0))
 
-            nursery.start_soon(watch)
-            await trio.sleep(100)
+        nursery.start_soon(watch)
+        await trio.sleep(100)
     assert "end" not in kinds(heard)
     assert world.row().state == "running"
 
 
-async def test_log_paths_stay_in_the_run_folder(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_log_paths_stay_in_the_run_folder(world: World, autojump_clock: MockClock) -> None:
     """A node's name comes from a client."""
     scheduler = Scheduler(world.host)
     logs = world.folder(7) / "logs"
@@ -509,22 +509,23 @@ async def test_collect_passes_the_status_and_the_wish_on(
 ) -> None:
     """What is packed is decided elsewhere; a run that is not there cannot be."""
     given: list[Any] = []
+    packed: Any = object()
 
     @asynccontextmanager
-    async def pack(_host: Host, row: Any, status: Any, **wish: bool) -> AsyncIterator[str]:
+    async def pack(_host: Host, row: Any, status: Any, **wish: bool) -> AsyncIterator[Any]:
         await trio.lowlevel.checkpoint()
         given.append((row.id, status["state"], wish))
-        yield "bundle"
+        yield packed
 
     monkeypatch.setattr("soakd.scheduler.open_run_bundle", pack)
     async with scheduling(world) as scheduler:
         await scheduler.submit(ME, make_plan(duration_s=LONG), {})
         await scheduler.submit(ME, make_plan(), {})
         for run_id in (1, 2):
-            async with scheduler.collect(run_id, full=True) as bundle:
-                assert bundle == "bundle"
+            async with scheduler.collect(run_id, full=True, keep_destinations=False) as bundle:
+                assert bundle is packed
         with pytest.raises(UserError):
-            async with scheduler.collect(9, full=True):
+            async with scheduler.collect(9, full=True, keep_destinations=False):
                 pass
     assert [item[0] for item in given] == [1, 2]
     assert given[1] == (2, "queued", {"full": True})

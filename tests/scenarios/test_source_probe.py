@@ -229,9 +229,7 @@ async def test_round_is_cut_at_once_in_any_step(
     assert game.snapshots == 0
 
 
-async def test_dead_node_makes_an_error_round(
-    time: VirtualTime, autojump_clock: MockClock
-) -> None:
+async def test_dead_node_makes_an_error_round(time: VirtualTime, autojump_clock: MockClock) -> None:
     """Says nothing about the network."""
     result = await cut_at(Game(FakeNet()), "wait_search", NodeDown("b"))
     assert (result.outcome, result.cause) == ("error", "node_down:b")
@@ -273,9 +271,7 @@ async def test_round_cut_in_the_moment_of_an_answer_is_cut(
     assert (result.outcome, ("b", "search") in game.net.called) == ("skipped", False)
 
 
-async def test_cancelled_round_has_no_result(
-    time: VirtualTime, autojump_clock: MockClock
-) -> None:
+async def test_cancelled_round_has_no_result(time: VirtualTime, autojump_clock: MockClock) -> None:
     """soakd leaves: nothing is classified, nothing hangs."""
     game = Game(FakeNet())
     with trio.move_on_after(7) as scope:

@@ -91,7 +91,7 @@ async def test_node_runs_alone_in_a_clean_session(shim: RunningShim) -> None:
     await shim.wait_for("stderr", line="ready")
     # The shell's script and sleep's libraries are open for a moment; a leak would stay.
     with trio.fail_after(harness.GUARD_S):
-        while sorted(os.listdir(f"/proc/{made['pid']}/fd")) != ["0", "1", "2"]:  # noqa: ASYNC110
+        while sorted(os.listdir(f"/proc/{made['pid']}/fd")) != ["0", "1", "2"]:
             await trio.sleep(0.01)
     lines = shim.output().splitlines()
     assert lines[:3] == [f"{made['pid']} {made['pid']}", "0", "123"]

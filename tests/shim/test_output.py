@@ -218,7 +218,7 @@ async def test_node_never_waits_for_soakd_to_read(shim: RunningShim) -> None:
     request = {"id": 1, "verb": "launch", **launch, "rlimits": {}}
     await send(protocol.encode(request))
     with trio.fail_after(harness.GUARD_S):
-        while not any(e["event"] == "node_exited" for e in shim.journal):  # noqa: ASYNC110
+        while not any(e["event"] == "node_exited" for e in shim.journal):
             await trio.sleep(0.01)
     info = (shim.folder / "a.out").stat()
     assert info.st_size == 100_000_000

@@ -88,7 +88,7 @@ async def test_orphans_are_reaped_while_the_node_runs(shim: RunningShim) -> None
     await shim.wait_for("stderr", line="ready")
     children = f"/proc/{shim.spawned.pid}/task/{shim.spawned.pid}/children"
     with trio.fail_after(10):
-        while len((await trio.Path(children).read_text()).split()) > 1:  # noqa: ASYNC110
+        while len((await trio.Path(children).read_text()).split()) > 1:
             await trio.sleep(0.01)
     await stop(shim)
 

@@ -78,7 +78,7 @@ async def outlive_and_sweep(shim: RunningShim) -> None:
     shim.spawned.process.kill()
     await shim.wait_exit()
     with trio.fail_after(harness.GUARD_S):
-        while alive(node["pid"]):  # noqa: ASYNC110
+        while alive(node["pid"]):
             await trio.sleep(0.01)
     assert len(shim.survivors()) >= 3
     made = Scene(shim.folder, shim.credentials)
