@@ -90,10 +90,10 @@ class RateResult(TypedDict):
 
 
 class NodeExit(TypedDict, total=False):
-    """How a node ended: one of the two."""
+    """How a node ended: one of the two is None, both if its end was not seen."""
 
-    code: int
-    signal: int
+    code: int | None
+    signal: int | None
 
 
 class NodeResult(TypedDict):

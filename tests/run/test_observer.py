@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 from trio.testing import MockClock
 
 from soakd.core import node_state, run_state
@@ -207,10 +206,7 @@ async def test_measured_is_the_share_without_gaps(
     assert facts.measured is None
     observer.running_since(50_000)
     await observer.add_gap(1000.0, 1010.0, "x")
-    await trio.sleep(100)
-    observer.ending()
-    await trio.sleep(100)
-    observer.ending()
+    observer.span = [50_000.0, 50_100.0]
     facts = observer.facts()
     assert facts is not None
     assert facts.measured == pytest.approx(0.9)
@@ -226,8 +222,7 @@ async def test_run_that_measured_for_no_time_measured_all_of_it(
     watched: Watched, autojump_clock: MockClock
 ) -> None:
     """No division by nothing."""
-    watched.observer.running_since(trio.current_time())
-    watched.observer.ending()
+    watched.observer.span = [50_000.0, 50_000.0]
     facts = watched.observer.facts()
     assert facts is not None
     assert facts.measured == 1
