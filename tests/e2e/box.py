@@ -335,11 +335,12 @@ class Box:
         if not self.answers():
             self.serve()
         # The newest first: what is queued must not get the slot of what is stopped.
-        runs = [run["id"] for run in self.call("run.list", all=True)["runs"]]
-        for run in runs:
-            self.call("run.stop", run=run)
-        for run in runs:
-            wait_for(lambda run=run: self.status(run)["state"] == "finished", f"the end of {run}")
+        for number in reversed(self._unfinished()):
+            self.call("run.stop", run=f"r{number}")
+        wait_for(lambda: not self._unfinished(), "the end of all runs")
+
+    def _unfinished(self) -> list[int]:
+        return [row["id"] for row in self._rows() if row["state"] != "finished"]
 
     def close(self) -> None:
         """Ask soakd to stop all runs and end; kill what does not go. Called after every test."""

@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 @pytest.fixture
-def root(box: Box) -> Path:
-    """Return a path for a RUN_ROOT."""
-    return box.folder / "run root"
+def root(box: Box, tmp_path: Path) -> Path:
+    """Return a path for a RUN_ROOT of this test, in the box that others share."""
+    return box.folder / f"run root {tmp_path.name}"
 
 
 def test_a_new_run_root_is_made_and_linked(box: Box, root: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_run_root_of_ours_is_used_again(box: Box, root: Path) -> None:
     (root / "mule-a" / "left-by-first").write_text("")
     assert "mule-a/left-by-first" in _members(box, first)[0]
     # Relative, as in the scripts: to where the user stands.
-    second = box.start("--rounds", "1", RUN_ROOT=root.name)
+    second = box.start("--rounds", "1", RUN_ROOT=str(root.relative_to(box.folder)))
     assert box.wait(second)["verdict"] == "passed"
     assert not (root / "mule-a" / "left-by-first").exists()
     assert (root / "logs").readlink() == box.run_folder(second) / "logs"

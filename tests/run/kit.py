@@ -205,6 +205,7 @@ class FakeShim:
         self.files: dict[tuple[str, str], bytes] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
         self.begun = False
+        self.stopping = False
         self.stopped: dict[str, Any] | None = None
         self.left: list[int] = []
         self.ladder_s = 1.0
@@ -280,7 +281,8 @@ class FakeShim:
         if self.process.returncode is not None:
             # Another shim after the first one's death.
             self.process = FakeProcess()
-            self.begun, self.nodes, self.stopped = False, {}, None
+            self.begun, self.nodes = False, {}
+            self.stopping, self.stopped = False, None
         process = cast("trio.Process", self.process)
         return SpawnedShim(SHIM_PID, TICKS, process, cast("trio.abc.SendStream", FakeStdin()))
 
@@ -329,7 +331,8 @@ class FakeShim:
         return {
             "event": "hello", "protocol": protocol.PROTOCOL, "run": "r1", "nonce": self.nonce,
             "pid": SHIM_PID, "ticks": TICKS, "begun": self.begun,
-            "latest_end_boot_s": 1.0, "nodes": self.nodes, "stopping": None,
+            "latest_end_boot_s": 1.0, "nodes": self.nodes,
+            "stopping": "sigint" if self.stopping and self.stopped is None else None,
             "stopped": self.stopped, "journal_seq": 1,
         }  # fmt: skip
 
@@ -390,6 +393,9 @@ class FakeShim:
         return {"cwd": "/nodes", "exe": exe, "argv": ["./rust-mule"]}
 
     def _do_stop(self, _request: dict[str, Any]) -> dict[str, Any]:
+        if self.stopping:
+            return {}
+        self.stopping = True
         self._nursery.start_soon(self._walk_ladder)
         return {}
 

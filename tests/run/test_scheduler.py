@@ -541,3 +541,73 @@ async def test_stored_plans_are_those_submitted(world: World, autojump_clock: Mo
     assert json.loads(row.sha256_json) == {"a": "ab" * 32}
     assert (json.loads(row.plan_json)["label"], row.owner_name) == ("mine", "ann")
     assert isinstance(world.folder(), Path)
+
+
+@pytest.mark.parametrize("ladder_s", [1.0, 59.0, 60.5, 90.0])
+async def test_crashed_run_with_a_long_ladder_ends(
+    world: World, autojump_clock: MockClock, ladder_s: float
+) -> None:
+    """Also when it ends while nobody listens, between two attempts to bury the run."""
+    world.shim.ladder_s = ladder_s
+    async with scheduling(world) as scheduler:
+
+        def bug(*_args: object) -> None:
+            raise ZeroDivisionError("a bug")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(world.host.store, "node_exited", bug)
+            await scheduler.submit(ME, make_plan(duration_s=LONG, stop_grace_s=120.0), {})
+            await until(lambda: world.row().state == "running")
+            await world.shim.exit_node("b", code=1)
+            await until(lambda: "stop" in world.shim.verbs())
+        with trio.fail_after(2000):
+            await finished(scheduler, 1)
+    assert world.row().verdict == "harness_error"
+
+
+async def test_every_watcher_of_a_blocked_run_hears_its_end(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """The verdict is there, though something is left: `wait` need not wait for that."""
+    released = trio.Event()
+
+    async def wait_until_gone(_run: object) -> None:
+        await released.wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("soakd.run.Run.wait_until_gone", wait_until_gone)
+        async with scheduling(world) as scheduler:
+            await scheduler.submit(ME, make_plan(duration_s=10.0), {})
+            await until(lambda: world.row().state == "finished")
+            for after in (None, None, 0):
+                with trio.fail_after(10):
+                    async with scheduler.watch(1, after) as events:
+                        async for event in events:
+                            if event["kind"] == "end":
+                                break
+            released.set()
+            await finished(scheduler, 1)
+
+
+async def test_slot_that_came_free_during_a_failed_cancellation_is_given(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run stayed queued: it must start when it can."""
+    db = Host.db
+
+    async def fails(host: Host, query: Callable[..., Any], *args: Any, **values: Any) -> Any:
+        if "cancelled while queued" in args:
+            await until(lambda: world.row().state == "finished")
+            await trio.sleep(5)
+            raise HostError("internal", "cannot write: disk full")
+        return await db(host, query, *args, **values)
+
+    monkeypatch.setattr(Host, "db", fails)
+    async with scheduling(world) as scheduler:
+        for _ in range(2):
+            await scheduler.submit(ME, make_plan(duration_s=10.0), {})
+        with pytest.raises(HostError):
+            await scheduler.stop(2, ME)
+        with trio.fail_after(1000):
+            await finished(scheduler, 2)
+    assert world.row(2).verdict == "passed"
