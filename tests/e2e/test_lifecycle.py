@@ -137,7 +137,7 @@ def test_ctrl_c_in_a_waiting_command_only_detaches(box: Box) -> None:
                 # It shows nothing; soakd tells that it is there.
                 wait_for(partial(_asked_more, box, asked), "a question")
             else:
-                terminal.read_until("round")
+                terminal.read_until("─ [0-9]+ %|round=")
             terminal.interrupt()
             terminal.read_until(f"detached; the soak goes on: soakctl watch {run}")
             assert terminal.exit_status() == 130

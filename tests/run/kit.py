@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,6 +146,10 @@ class VirtualTime:
         monkeypatch.setattr(RunFolder, "append", append_now)
 
 
+in_thread = ContextVar("in_thread", default=False)
+"""Whether what runs now would be in a thread: there it may wait for a disk."""
+
+
 async def run_directly(
     function: Callable[..., _T],
     *args: Any,
@@ -154,7 +159,11 @@ async def run_directly(
     """What `trio.to_thread.run_sync` does, on the loop: not begun in a cancelled scope."""
     await trio.lowlevel.checkpoint_if_cancelled()
     async with limiter or contextlib.nullcontext():
-        result = function(*args)
+        entered = in_thread.set(True)
+        try:
+            result = function(*args)
+        finally:
+            in_thread.reset(entered)
     await trio.lowlevel.cancel_shielded_checkpoint()
     return result
 
@@ -635,7 +644,7 @@ async def until(holds: Callable[[], bool]) -> None:
     """Look again and again; in virtual time this costs nothing."""
     with trio.fail_after(10_000):
         while not holds():
-            await trio.sleep(0.01)
+            await trio.sleep(0.1)
 
 
 async def drain(hub: Hub, into: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from soakd.core.errors import HostError, NodeError
 from soakd.core.model import Cause
 from soakd.core.readiness import Forbidden403, Warming503
 from soakd.edge import ports
+from soakd.edge.journal import RunFolder
 from soakd.edge.shim_client import Swept
 from soakd.host import Host
 from soakd.log import configure
@@ -31,6 +33,7 @@ from tests.run.kit import (
     drain,
     full_disk,
     hold,
+    in_thread,
     make_plan,
     state_reached,
     until,
@@ -137,7 +140,12 @@ async def test_status_follows_the_run(world: World, autojump_clock: MockClock) -
         for name in ("starting", "running", "stopping", "finished"):
             await state_reached(run, name)
             seen[name] = run.status()
-    assert [seen[name]["remaining_s"] for name in seen] == [100.0, pytest.approx(100.0), None, None]
+    assert [seen[name]["remaining_s"] for name in seen] == [
+        100.0,
+        pytest.approx(100.0, abs=0.2),
+        None,
+        None,
+    ]
     assert [seen[name]["phase"] is not None for name in seen] == [False, True, False, False]
     assert seen["running"]["deadline_at"] == "2023-11-14T22:15:00.500Z"
     assert seen["finished"]["id"] == "r1"
@@ -155,6 +163,35 @@ async def test_nodes_are_shown_as_they_come_up(world: World, autojump_clock: Moc
         assert [node["state"] for node in run.status()["nodes"]] == ["ready", "ready"]
         await run.ask_stop("me", 1)
     assert "A=503 B=200" in world.text("logs/runner.log")
+
+
+async def test_nothing_waits_for_the_disk_on_the_loop(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run's slow disk holds no other run's rounds up."""
+    waits: list[tuple[str, bool]] = []
+
+    def watch(place: object, name: str) -> None:
+        real = getattr(place, name)
+
+        def call(*args: Any, **values: Any) -> Any:
+            waits.append((name, in_thread.get()))
+            return real(*args, **values)
+
+        monkeypatch.setattr(place, name, call)
+
+    plan = make_plan(duration_s=100.0)
+    watch(os, "fsync")
+    watch(os, "fdatasync")
+    watch(world.host.store, "transition")
+    watch(world.host.store, "checkpoint")
+    watch(RunFolder, "write_atomic")
+    watch(RunFolder, "create")
+    watch(RunFolder, "open")
+    await leave(world.new_run(plan), 60)
+    await hold(world.run(1, plan))
+    assert {name for name, _ in waits} >= {"fsync", "fdatasync", "transition", "open", "create"}
+    assert [name for name, threaded in waits if not threaded] == []
 
 
 # -- stops -------------------------------------------------------------------------------------
@@ -544,6 +581,62 @@ async def test_tokens_stand_nowhere_but_among_the_secrets(
     everything = [log.getvalue(), said, json.dumps(heard).encode(), *files]
     assert b"a bug" in log.getvalue()
     assert not any(b"token-of-" in text for text in everything)
+
+
+async def test_secrets_of_the_source_are_remembered(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """A copied token may stand in a copied log: no bundle may hold it, fresh identity or not."""
+    token = "0123456789abcdef" * 4
+    world.shim.sources["/dist/mule-a"] = {
+        "rust-mule": b"program",
+        "data/api.token": token.encode(),
+        "data/sam.keys": b"PUB=abc\n",
+    }
+    await hold(world.new_run(make_plan(duration_s=10.0)))
+    assert world.row().verdict == "passed"
+    assert token in {secret.value for secret in world.host.store.secrets(1)}
+    assert ("a", "data/api.token") not in world.shim.files
+
+
+async def test_configuration_that_does_not_stay_as_written_is_refused(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not read back was not set."""
+    monkeypatch.setattr(world.shim, "_do_replace", lambda _request: {"done": True})
+    await hold(world.new_run())
+    assert "it reads back different" in (world.row().why or "")
+    assert "launch" not in world.shim.verbs()
+
+
+async def test_configuration_that_cannot_be_written_is_the_users_to_mend(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """Their disk is full, say."""
+    world.shim.refuse["replace"] = "cannot write config.toml: No space left on device"
+    await hold(world.new_run())
+    cause = json.loads(world.row().cause_json or "")
+    assert (cause["code"], cause["node"]) == ("refused", "a")
+    assert "No space left" in cause["text"]
+
+
+@pytest.mark.parametrize("verb", ["begin", "stage", "read", "replace", "remove", "launch"])
+async def test_shim_that_dies_at_any_step_ends_the_run(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """As a loss of the shim, not as a bug of ours."""
+
+    def die(_request: dict[str, Any]) -> dict[str, Any]:
+        world.shim.process.exit(-9)
+        world.shim._hang_up()
+        raise trio.ClosedResourceError
+
+    monkeypatch.setattr(world.shim, f"_do_{verb}", die)
+    await hold(world.new_run())
+    row = world.row()
+    assert (row.result, row.verdict) == ("failed", "harness_error")
+    assert "shim" in (row.why or "")
+    assert "internal error" not in (row.why or "")
 
 
 async def test_what_was_swept_is_told(world: World, autojump_clock: MockClock) -> None:
@@ -1081,6 +1174,23 @@ async def test_run_whose_records_cannot_be_read_leaves_no_nodes(
     assert world.shim.process.returncode is not None
 
 
+async def test_nodes_of_a_lost_run_are_shown_as_they_ended(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """By what the store knows: one had told its exit, the other is simply gone."""
+    plan = make_plan(duration_s=1000.0)
+    await leave(world.new_run(plan))
+    world.host.store.node_exited(1, "a", json.dumps({"code": 3, "signal": None}))
+    await world.shim.vanish()
+    run = world.run(1, plan)
+    await hold(run)
+    nodes = {node["name"]: node for node in run.status()["nodes"]}
+    assert nodes["a"]["exit"] == {"code": 3, "signal": None}
+    assert [nodes[name]["pid"] for name in "ab"] == [None, None]
+    assert [nodes[name]["state"] for name in "ab"] == ["exited", "exited"]
+    assert not (world.folder() / "logs/b.pid").exists()
+
+
 async def test_slow_account_database_does_not_cost_a_soak(
     world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1098,3 +1208,43 @@ async def test_slow_account_database_does_not_cost_a_soak(
     await hold(world.run(1, plan))
     assert asked
     assert not world.shim.process.killed
+
+
+async def test_stop_that_comes_to_no_end_is_ended_by_time(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever hangs in the ending: the state's own time uses force and gives the slot back."""
+
+    async def hang(*_args: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("soakd.ending.Ending.walk", hang)
+    run = world.new_run(make_plan(duration_s=10.0))
+    await hold(run)
+    row = world.row()
+    assert (row.result, row.verdict) == ("completed", "harness_error")
+    assert "cannot stop the run" in (row.why or "")
+    assert world.shim.process.killed
+
+
+async def test_timer_of_a_state_that_was_left_changes_nothing(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """Its news was under way when the state changed."""
+    run = world.new_run(make_plan(duration_s=100.0))
+    async with living(run):
+        await state_reached(run, "running")
+        assert isinstance(await run.tell(run_state.TimedOut()), run_state.Running)
+    assert world.row().verdict == "passed"
+
+
+async def test_news_that_no_state_can_take_is_a_bug_of_ours(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """It ends the run loudly; who brought it is not left waiting."""
+    run = world.new_run(make_plan(duration_s=100.0))
+    async with living(run):
+        await state_reached(run, "running")
+        with trio.fail_after(100):
+            await run.tell(run_state.Staged())
+    assert world.row().verdict == "harness_error"

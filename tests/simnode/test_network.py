@@ -162,8 +162,9 @@ def sums(node: SimNode, seen: dict[int, dict[str, Any]], fields: tuple[str, ...]
 @pytest.mark.slow
 def test_a_search_is_counted_at_both_ends(make_node: MakeNode) -> None:
     """Window counters show it once, lifetime totals keep it."""
-    a = make_node("a", outcomes=["hit"], status_every_secs=0.5)
-    b = make_node("b", status_every_secs=0.5)
+    # Not below a second: snapshots are told apart by uptime_secs, which has no fraction.
+    a = make_node("a", outcomes=["hit"], status_every_secs=1.0)
+    b = make_node("b", status_every_secs=1.0)
     started(a, b)
     publish(a, 1)
     search(b, 1)

@@ -246,3 +246,13 @@ def test_large_feeds_are_taken_in_pieces() -> None:
     frame = encode_notification("run.log", {"seq": 1, "data": b"x" * 100_000})
     assert len(Decoder().feed(frame * 30)) == 30
     assert struct.unpack(">B", frame[:1]) == (0x93,)
+
+
+def test_messages_are_equal_by_kind_and_fields_and_show_them() -> None:
+    """What tests compare and logs show."""
+    request = Request(1, "hello", {"client": "t"})
+    assert request == Request(1, "hello", {"client": "t"})
+    assert request != Request(2, "hello", {"client": "t"})
+    assert request != Notification("hello", {"client": "t"})
+    assert request != "hello"
+    assert repr(request) == "Request(1, 'hello', {'client': 't'}, None)"
