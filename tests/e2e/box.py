@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from soakctl.session import Session
 from soakd.simnode import install
+from tests.coverage_gates import CoverageGates
 from tests.e2e.host import free_ports, free_udp_range, is_free, is_locked, node_python
 from tests.e2e.waiting import GUARD_S, STOP_GUARD_S, wait_for
 
@@ -176,11 +179,12 @@ class Box:
         return self._daemons[-1]
 
     def leave(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Send a signal to the last soakd and return how long it took to end."""
+        """Send a signal to the last soakd and return how long it took to end (in s)."""
         daemon = self._daemons[-1]
         began = time.monotonic()
         daemon.send_signal(number)
-        assert daemon.wait(STOP_GUARD_S) == 0, self.log().read_text()
+        ended = daemon.wait(STOP_GUARD_S)
+        assert ended == (-number if number == signal.SIGKILL else 0), self.log().read_text()
         return time.monotonic() - began
 
     # -- soakctl -------------------------------------------------------------------------------
@@ -369,6 +373,12 @@ class Box:
                 if stream is not None:
                     stream.close()
         self._children.clear()
+
+
+def coverage_env(config: pytest.Config) -> dict[str, str]:
+    """What makes coverage measure children: `child_env`, for fixtures that serve many tests."""
+    gates = config.pluginmanager.get_plugin("soakd-coverage-gates")
+    return gates.child_env() if isinstance(gates, CoverageGates) else {}
 
 
 def _some(found: _T | None) -> _T:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.coverage_gates import CoverageGates
-from tests.e2e.box import Box
+from tests.e2e.box import Box, coverage_env
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -31,9 +30,8 @@ def shared_box(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Box]:
     """Yield a box with a soakd that the tests of one file share, for `box`."""
-    gates = request.config.pluginmanager.get_plugin("soakd-coverage-gates")
-    env = gates.child_env() if isinstance(gates, CoverageGates) else {}
-    box = Box(tmp_path_factory.mktemp("shared"), {**os.environ, **env})
+    env = {**os.environ, **coverage_env(request.config)}
+    box = Box(tmp_path_factory.mktemp("shared"), env)
     try:
         box.serve()
         yield box

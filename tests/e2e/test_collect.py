@@ -186,6 +186,12 @@ def _collect(box: Box, run: str, *options: str) -> tuple[Path, dict[str, Any]]:
     folder = box.folder / f"unpacked-{number}"
     path = Path(box.ctl("collect", run, "-o", f"{folder}.tar.gz", *options).out.strip())
     with tarfile.open(path) as archive:
-        archive.extractall(folder, filter="data")
+        # By hand: Debian's 3.11.2 knows no `filter`, and later Pythons warn without one.
+        for member in archive:
+            content = archive.extractfile(member)
+            assert content is not None, f"{member.name} is no plain file"
+            target = folder / member.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content.read())
     manifest: dict[str, Any] = json.loads((folder / "MANIFEST.json").read_text())
     return folder, manifest
