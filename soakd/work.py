@@ -197,7 +197,6 @@ class Work:
         assert row is not None, "the run's row is gone"
         if not self._crew.is_connected:
             await self._hire(row)
-        self._owner.spawn(self._watch_disk)
         if not self._begun:
             grace_s = min(self._plan.orphan_grace_s, host.config.orphan_grace_s)
             await self._crew.begin(self._opened(), grace_s)
@@ -222,6 +221,7 @@ class Work:
         self._folder = folder
         # In a thread: it reads everything that the run has recorded so far.
         self.records = self._observer.records = await trio.to_thread.run_sync(Records, folder)
+        self._owner.spawn(self._watch_disk)
         self._observer.notes.extend(folder.notes)
 
     # -- measuring -----------------------------------------------------------------------------
