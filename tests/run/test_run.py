@@ -26,7 +26,6 @@ from soakd.edge.shim_client import Swept
 from soakd.host import Host
 from soakd.log import configure
 from soakd.run import NEWS_BACKLOG, Run
-from soakd.view import from_row
 from tests.run.kit import (
     FakeProcess,
     World,
@@ -1144,36 +1143,6 @@ async def test_disk_is_watched_after_a_takeover_too(
     assert json.loads(world.row().cause_json or "")["code"] == "disk_budget"
 
 
-async def test_last_summary_says_what_the_store_says(
-    world: World, autojump_clock: MockClock
-) -> None:
-    """`run.json` goes into bundles: it must not contradict `status`."""
-    run = world.new_run(make_plan(duration_s=100.0))
-    await hold(run)
-    row, store = world.row(), world.host.store
-    known = from_row(row, run.plan, store.nodes(1), store.gaps(1), None)
-    summary = json.loads(world.text("run.json"))
-    differing = {
-        key: (summary[key], value)
-        for key, value in known.items()
-        if key in summary and summary[key] != value
-    }
-    assert differing == {}
-
-
-async def test_run_whose_records_cannot_be_read_leaves_no_nodes(
-    world: World, autojump_clock: MockClock
-) -> None:
-    """Its slot is free afterwards, so nothing of it may live on."""
-    plan = make_plan(duration_s=1000.0)
-    await leave(world.new_run(plan))
-    with (world.folder() / "logs/rounds.ndjson").open("a") as file:
-        file.write("garbage\n")
-    await hold(world.run(1, plan))
-    assert world.row().state == "finished"
-    assert world.shim.process.returncode is not None
-
-
 async def test_nodes_of_a_lost_run_are_shown_as_they_ended(
     world: World, autojump_clock: MockClock
 ) -> None:
@@ -1189,25 +1158,6 @@ async def test_nodes_of_a_lost_run_are_shown_as_they_ended(
     assert [nodes[name]["pid"] for name in "ab"] == [None, None]
     assert [nodes[name]["state"] for name in "ab"] == ["exited", "exited"]
     assert not (world.folder() / "logs/b.pid").exists()
-
-
-async def test_slow_account_database_does_not_cost_a_soak(
-    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A look-up that fails for a moment says nothing about the shim: nothing is killed for it."""
-    plan = make_plan(duration_s=300.0)
-    await leave(world.new_run(plan))
-    asked = 0
-
-    async def account(_self: object, uid: int) -> Any:
-        nonlocal asked
-        asked += 1
-        raise HostError("internal", "cannot look up: the account database gave no answer")
-
-    monkeypatch.setattr(type(world.host.accounts), "account", account)
-    await hold(world.run(1, plan))
-    assert asked
-    assert not world.shim.process.killed
 
 
 async def test_stop_that_comes_to_no_end_is_ended_by_time(
