@@ -619,25 +619,6 @@ async def test_configuration_that_cannot_be_written_is_the_users_to_mend(
     assert "No space left" in cause["text"]
 
 
-@pytest.mark.parametrize("verb", ["begin", "stage", "read", "replace", "remove", "launch"])
-async def test_shim_that_dies_at_any_step_ends_the_run(
-    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, verb: str
-) -> None:
-    """As a loss of the shim, not as a bug of ours."""
-
-    def die(_request: dict[str, Any]) -> dict[str, Any]:
-        world.shim.process.exit(-9)
-        world.shim._hang_up()
-        raise trio.ClosedResourceError
-
-    monkeypatch.setattr(world.shim, f"_do_{verb}", die)
-    await hold(world.new_run())
-    row = world.row()
-    assert (row.result, row.verdict) == ("failed", "harness_error")
-    assert "shim" in (row.why or "")
-    assert "internal error" not in (row.why or "")
-
-
 async def test_what_was_swept_is_told(world: World, autojump_clock: MockClock) -> None:
     """After a dead shim without a cgroup: who was killed, who was spared and why."""
     world.shim.swept = Swept((11, 12), ((13, "a terminal"),), ())
@@ -792,16 +773,6 @@ async def test_run_that_could_not_even_begin_is_buried(
     await run.bury(crashed.value)
     await run.let_go()
     assert (world.row().state, world.row().verdict) == ("finished", "harness_error")
-
-
-async def test_stop_of_a_crashed_run_returns(world: World, autojump_clock: MockClock) -> None:
-    """Between crash and burial nobody reads the news."""
-    run = world.new_run()
-    await crash(world, run)
-    with trio.fail_after(100):
-        await run.ask_stop("ann", 1)
-        await run.tell(run_state.RoundsDone())
-    await run.let_go()
 
 
 async def test_stop_that_waits_when_the_run_crashes_returns(
