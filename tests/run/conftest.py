@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from soakd.edge import ports
 from soakd.edge.schema import MEMORY
 from soakd.edge.store import Store
 from soakd.node import LiveNode
@@ -45,6 +46,8 @@ def world(
 ) -> World:
     """A host whose shims and nodes live in memory and in virtual time."""
     nursery.start_soon(guard)
+    # The host's real ports are others' business: a neighbour may try the same one just now.
+    monkeypatch.setattr(ports, "check_free", lambda _port: None)
     shim = FakeShim(nursery)
     shim.install(monkeypatch)
     made = World(make_host(tmp_path, store), shim, FakeNet(), virtual_time)

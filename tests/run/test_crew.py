@@ -29,7 +29,7 @@ from soakd.edge.store import RunRow, Store
 from soakd.host import Host
 from soakd.node import Process
 from soakd.staging import Staging
-from tests.run.kit import UID, add_run, free_port, make_host, make_plan
+from tests.run.kit import UID, add_run, make_host, make_plan
 
 ME = Account(UID, os.getegid(), (), "me", "/home/me", "/bin/sh")
 WAIT = "echo out; echo err >&2; while :; do sleep 0.05; done"
@@ -44,8 +44,8 @@ class Ground:
         self.host.state_dir.mkdir()
         self.sources = tmp_path / "sources"
         nodes = tuple(
-            NodePlan(name, str(self.sources / name), "127.0.0.1", free_port(), roles)
-            for name, roles in (("a", ("publisher",)), ("b", ("searcher",)))
+            NodePlan(name, str(self.sources / name), "127.0.0.1", port, roles)
+            for name, port, roles in (("a", 20_001, ("publisher",)), ("b", 20_002, ("searcher",)))
         )
         self.plan = make_plan(nodes=nodes, stop_grace_s=0.2)
         add_run(self.host, self.plan)

@@ -307,6 +307,36 @@ def test_child_tells_its_starter_what_became_of_it(
         os.close(write)
 
 
+@pytest.mark.parametrize(
+    ("word", "status", "said"),
+    [
+        (b"ready", 0, "soakd serves"),
+        (b"75 cannot serve: taken", 75, "soakd: cannot serve: taken"),
+        (b"", 1, "cannot start in the background: see"),
+    ],
+)
+def test_starter_says_what_the_child_told_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    word: bytes,
+    status: int,
+    said: str,
+) -> None:
+    """The parent's half, in this process: served, refused, or gone without a word."""
+    pipe = os.pipe
+
+    def make_pipe() -> tuple[int, int]:
+        read, write = pipe()
+        os.write(write, word)
+        return read, write
+
+    monkeypatch.setattr(os, "pipe", make_pipe)
+    monkeypatch.setattr(os, "fork", lambda: 4711)
+    assert run(monkeypatch, "--background", "--state", tmp_path / "state") == status
+    assert said in capsys.readouterr().err
+
+
 def test_first_child_only_makes_the_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """So that the daemon is no session leader and never gets a terminal."""
     forks = iter([0, 1])

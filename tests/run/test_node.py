@@ -24,7 +24,7 @@ from soakd.edge import ports
 from soakd.edge.node_api import NodeApi
 from soakd.edge.pidfds import start_ticks
 from soakd.node import RESOURCE_SAMPLE_S, LiveNode, Process
-from tests.run.kit import NO_PROCESS, TICKS, UID, VirtualTime, child_gone, free_port
+from tests.run.kit import NO_PROCESS, TICKS, UID, VirtualTime, child_gone
 
 TOKEN = "ab" * 32
 CONFIG = NodeConfig("", (), "data", (), 4.0)
@@ -296,8 +296,8 @@ class Listener:
 @asynccontextmanager
 async def listening(host: str = "127.0.0.1") -> AsyncIterator[Listener]:
     async with trio.open_nursery() as nursery:
-        made = Listener(free_port(), host)
-        opened = await trio.open_tcp_listeners(made.port, host=host)
+        opened = await trio.open_tcp_listeners(0, host=host)
+        made = Listener(opened[0].socket.getsockname()[1], host)
         nursery.start_soon(trio.serve_listeners, made.serve, opened)
         yield made
         nursery.cancel_scope.cancel()
@@ -356,9 +356,12 @@ async def test_listener_of_another_user_gets_no_token(monkeypatch: pytest.Monkey
 
 async def test_nobody_on_the_port_is_a_refusal() -> None:
     """Not up yet."""
-    node = live_node(free_port(), MYSELF)
-    assert await node.readiness() == readiness.Refused()
-    await node.close()
+    with socket.socket() as bound:
+        # Bound and not listening: nobody else can begin to listen there meanwhile.
+        bound.bind(("127.0.0.1", 0))
+        node = live_node(bound.getsockname()[1], MYSELF)
+        assert await node.readiness() == readiness.Refused()
+        await node.close()
 
 
 async def test_listener_that_the_kernel_does_not_show_gets_no_token(

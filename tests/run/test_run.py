@@ -155,13 +155,17 @@ async def test_nodes_are_shown_as_they_come_up(world: World, autojump_clock: Moc
     """Warm-up is no failure: 503 is waited out, and `status` shows who is where."""
     world.net.answers = {"a": [Warming503()] * 2}
     run = world.new_run()
-    async with living(run):
+    heard: list[dict[str, Any]] = []
+    async with trio.open_nursery() as nursery, living(run):
+        nursery.start_soon(drain, run.hub, heard)
         await until(lambda: run.status()["nodes"][0]["state"] == "warm")
         assert run.status()["nodes"][1]["state"] == "ready"
         await state_reached(run, "running")
         assert [node["state"] for node in run.status()["nodes"]] == ["ready", "ready"]
         await run.ask_stop("me", 1)
     assert "A=503 B=200" in world.text("logs/runner.log")
+    shown = [event["data"]["nodes"][0]["state"] for event in heard if event["kind"] == "progress"]
+    assert "warm" in shown
 
 
 async def test_nothing_waits_for_the_disk_on_the_loop(
@@ -619,6 +623,25 @@ async def test_configuration_that_cannot_be_written_is_the_users_to_mend(
     assert "No space left" in cause["text"]
 
 
+@pytest.mark.parametrize("verb", ["begin", "stage", "read", "replace", "remove", "launch"])
+async def test_shim_that_dies_at_any_step_ends_the_run(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """As a loss of the shim, not as a bug of ours."""
+
+    def die(_request: dict[str, Any]) -> dict[str, Any]:
+        world.shim.process.exit(-9)
+        world.shim._hang_up()
+        raise trio.ClosedResourceError
+
+    monkeypatch.setattr(world.shim, f"_do_{verb}", die)
+    await hold(world.new_run())
+    row = world.row()
+    assert (row.result, row.verdict) == ("failed", "harness_error")
+    assert "shim" in (row.why or "")
+    assert "internal error" not in (row.why or "")
+
+
 async def test_what_was_swept_is_told(world: World, autojump_clock: MockClock) -> None:
     """After a dead shim without a cgroup: who was killed, who was spared and why."""
     world.shim.swept = Swept((11, 12), ((13, "a terminal"),), ())
@@ -773,6 +796,16 @@ async def test_run_that_could_not_even_begin_is_buried(
     await run.bury(crashed.value)
     await run.let_go()
     assert (world.row().state, world.row().verdict) == ("finished", "harness_error")
+
+
+async def test_stop_of_a_crashed_run_returns(world: World, autojump_clock: MockClock) -> None:
+    """Between crash and burial nobody reads the news."""
+    run = world.new_run()
+    await crash(world, run)
+    with trio.fail_after(100):
+        await run.ask_stop("ann", 1)
+        await run.tell(run_state.RoundsDone())
+    await run.let_go()
 
 
 async def test_stop_that_waits_when_the_run_crashes_returns(
@@ -1035,6 +1068,29 @@ async def test_node_that_died_meanwhile_ends_the_run(
     cause = json.loads(world.row().cause_json or "")
     assert (cause["code"], cause["node"]) == ("node_exited", "b")
     assert world.row().verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        3,
+        {"a": 3, "b": None},
+        {"a": {"pid": "x", "ticks": 7}, "b": {}},
+        {"a": {"pid": 7, "ticks": "x", "state": 3}, "b": {"pid": True}},
+        {"a": {"pid": 1 << 80, "ticks": [1], "state": "running"}},
+    ],
+)
+async def test_hello_that_makes_no_sense_fails_the_takeover_alone(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, held: object
+) -> None:
+    """What the shim says of its nodes is input too."""
+    plan = make_plan(duration_s=100.0)
+    await leave(world.new_run(plan))
+    hello = world.shim._hello() | {"nodes": held}
+    monkeypatch.setattr(world.shim, "_hello", lambda: hello)
+    await hold(world.run(1, plan))
+    assert world.row().result == "failed"
+    assert world.shim.process.returncode is not None
 
 
 @pytest.mark.parametrize("config", [b"\xff\xfe", b"[api\n"], ids=["not UTF-8", "not TOML"])

@@ -157,6 +157,18 @@ async def test_queued_run_is_cancelled_by_a_stop(world: World, autojump_clock: M
     assert world.row(2).started_at is None
 
 
+async def test_those_behind_a_cancelled_run_move_up(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """Their places are told anew at once."""
+    async with scheduling(world) as scheduler:
+        for _ in range(3):
+            await scheduler.submit(ME, make_plan(duration_s=LONG), {})
+        assert (await scheduler.status(3, ME))["position"] == 2
+        await scheduler.stop(2, ME)
+        assert (await scheduler.status(3, ME))["position"] == 1
+
+
 async def test_two_stops_of_a_queued_run_are_one(world: World, autojump_clock: MockClock) -> None:
     """Both answer with what became of the run."""
     async with scheduling(world) as scheduler:
