@@ -67,7 +67,7 @@ def demo(bare_box: Box) -> Iterator[Demo]:
 
 def test_the_demo_shows_a_soak_and_leaves_nothing(demo: Demo) -> None:
     """Exit status 0; it says that it is a simulation, what it measured, and what to do next."""
-    process = demo.start("demo", "--seconds", "3")
+    process = demo.start("demo", "--seconds", "1")
     out, err = process.communicate(timeout=STOP_GUARD_S)
     assert process.returncode == 0, out + err
     assert demo.left() == []

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 def test_stop_returns_when_nothing_of_the_run_is_left(box: Box) -> None:
     """No process, port, temporary file, lock or cgroup; stopped, aborted, and written down."""
-    run = box.start("50", WAIT_SEARCH="1")
+    run = box.start("50", WAIT_SEARCH="0.5")
     pids = [node["pid"] for node in box.until_rounds(run, 1)["nodes"]]
     assert set(pids) < set(box.processes())
     stopped = box.ctl("stop", run)
@@ -70,7 +70,7 @@ def test_stop_during_warm_up_ends_the_run(box: Box) -> None:
 
 def test_a_stop_without_waiting_returns_before_the_ladder_ends(box: Box) -> None:
     """`--no-wait`; `status` then shows the rung and its pids."""
-    box.install(stop_secs=1.0)
+    box.install(stop_secs=0.6)
     run = box.start("50")
     box.until_rounds(run, 1)
     assert "stopping" in box.ctl("stop", run, "--no-wait").out
