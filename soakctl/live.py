@@ -5,7 +5,10 @@ Imported only when a line is drawn: rich is dear to import.
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
@@ -35,8 +38,9 @@ class LiveLine:
         """Prints the headline and draws the line."""
         self._say(self._news.begin(status))
         if not self._started:
-            self._started = True
-            self._live.start()
+            with _uninterrupted():
+                self._live.start()
+                self._started = True
         self._redraw(heard=True)
 
     def show(self, event: Event) -> None:
@@ -51,7 +55,9 @@ class LiveLine:
     def close(self) -> None:
         """Takes the line away; what scrolled above it stays."""
         if self._started:
-            self._live.stop()
+            with _uninterrupted():
+                self._started = False
+                self._live.stop()
 
     def _say(self, lines: list[str]) -> None:
         for line in lines:
@@ -64,6 +70,16 @@ class LiveLine:
         text = live_text(self._news.status, since_heard_s=now - self._heard_at)
         text.truncate(self._live.console.width - 1, overflow="ellipsis")
         self._live.update(text, refresh=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets Ctrl-C wait: a line that is half drawn, or half taken away, cannot be undone."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def live_text(status: Status, *, since_heard_s: float) -> Text:

@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 
 from soakd import __version__
-from soakd.core.errors import SoakError
+from soakd.core.errors import first_known
 from soakd.daemon import Daemon, Options, prepare_state
 from soakd.edge.config import Paths, default_paths, load_config
 from soakd.log import configure
@@ -29,9 +29,12 @@ def main() -> int:
         if arguments.background:
             return _background(options)
         return _live(options, lambda: None)
-    except SoakError as error:
-        print(f"soakd: {error.message}", file=sys.stderr)
-        return exit_status(error.code)
+    except Exception as error:
+        known = first_known(error)
+        if known is None:
+            raise
+        print(f"soakd: {known.message}", file=sys.stderr)
+        return exit_status(known.code)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,13 +97,15 @@ def _background(options: Options) -> int:
     status = 1
     try:
         status = _live(options, on_ready)
-    except SoakError as error:
-        status = exit_status(error.code)
-        print(f"soakd: {error.message}", file=sys.stderr)
-        # Whoever started us still waits at the other end of the pipe.
-        os.write(ready_write, f"{status} {error.message}".encode())
-    except BaseException:  # noqa: BLE001 - os._exit would take the traceback along
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - os._exit would take the traceback along
+        known = first_known(error)
+        if known is None:
+            traceback.print_exc()
+        else:
+            status = exit_status(known.code)
+            print(f"soakd: {known.message}", file=sys.stderr)
+            # Whoever started us still waits at the other end of the pipe.
+            os.write(ready_write, f"{status} {known.message}".encode())
     finally:
         sys.stderr.flush()
         os._exit(status)

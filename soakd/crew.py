@@ -70,6 +70,7 @@ class Crew:
         self._nonce = ""
         self._where: tuple[Path, int] | None = None
         self._folder: RunFolder | None = None
+        self._owner_uid = host.uid
         self.swept: Swept | None = None
         """What a sweep after a dead shim came to, if there was one."""
         self.sweep_error = ""
@@ -77,7 +78,9 @@ class Crew:
     @property
     def uid(self) -> int:
         """Whose the processes are."""
-        return self.account.uid if self._host.system else self._host.uid
+        if not self._host.system:
+            return self._host.uid
+        return self._owner_uid if self._account is None else self._account.uid
 
     @property
     def account(self) -> Account:
@@ -105,7 +108,7 @@ class Crew:
             HostError: any of these failed; nothing of the attempt is left.
         """
         nonce = secrets.token_hex(16)
-        self._account = account
+        self._account, self._owner_uid = account, account.uid
         await self._host.db(self._host.store.set_shim, self._run_id, n=shim_n, nonce=nonce)
         shim = await self._spawn(folder, shim_n, nonce)
         self._shim, self._pid, self._ticks, self._nonce = shim, shim.pid, shim.ticks, nonce
@@ -130,8 +133,8 @@ class Crew:
                 raise HostError("internal", f"cannot use the shim: {error}") from error
             raise
 
-    def recognise(self, folder: RunFolder, row: RunRow) -> None:
-        """Knows an earlier soakd's shim from the store, so that force can be used on it at least.
+    def recognise(self, shim_dir: Path, row: RunRow) -> None:
+        """Knows an earlier soakd's shim from the store, so that it can be ended at least.
 
         After a reboot there is nothing to know: every process is gone.
         """
@@ -139,10 +142,16 @@ class Crew:
             return
         self._cgroup = Cgroup(Path(row.cgroup)) if row.cgroup else None
         self._pid, self._ticks, self._nonce = row.shim_pid, row.shim_ticks, row.nonce or ""
-        self._where, self._folder = (folder.shim_dir(), row.shim_n), folder
+        self._where, self._owner_uid = (shim_dir, row.shim_n), row.owner_uid
 
-    async def rejoin(self, folder: RunFolder, row: RunRow, account: Account) -> Event:
+    async def rejoin(self, folder: RunFolder, row: RunRow, account: Account | None) -> Event:
         """Takes over a recognised shim, after checking that it is that shim.
+
+        Args:
+            folder: the run's.
+            row: the run as stored.
+            account: the submitter; None while the account database does not answer, then nothing
+                can be launched or swept.
 
         Returns:
             The shim's hello: what it holds.
@@ -150,7 +159,7 @@ class Crew:
         Raises:
             ShimLost: it is gone, or somebody else is in its place.
         """
-        self._account = account
+        self._account, self._folder = account, folder
         if self._pid is None or row.shim_pid is None:
             raise ShimLost("no shim of this boot is on record")
         if start_ticks(row.shim_pid) != row.shim_ticks:
@@ -242,13 +251,17 @@ class Crew:
         if self._pid is not None and self._where is not None:
             folder, shim_n = self._where
             try:
-                self._connection = await connect_shim(folder, shim_n, self.uid, self._pid)
+                with trio.fail_after(CALL_S):
+                    self._connection = await connect_shim(folder, shim_n, self.uid, self._pid)
                 await self._walk_ladder(self._connection, reason)
-            except (ShimLost, SoakError):
+            except (ShimLost, SoakError, trio.TooSlowError):
                 return await self.put_down()
         return await self.put_down()
 
     async def _walk_ladder(self, connection: ShimConnection, reason: str) -> None:
+        if connection.hello.get("stopped") is not None:
+            # It has ended while nobody listened.
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.pump)
             with trio.move_on_after(ladder_s(self._plan)):

@@ -66,7 +66,10 @@ class Ending:
                     await observer.ladder_done.wait()
             except SoakError as error:
                 observer.event("stop_refused", None, {"text": error.message})
-        if not observer.has_stopped:
+        if not crew.is_connected:
+            # An earlier soakd's shim that could not be taken over: asked once more, then forced.
+            observer.left = await crew.stop_unheard("the run has ended")
+        elif not observer.has_stopped:
             observer.left = await crew.put_down()
         elif not observer.left:
             observer.left = await crew.dismiss()

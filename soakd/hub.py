@@ -38,7 +38,12 @@ class Hub:
         return bool(self._watchers)
 
     def publish(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Numbers and remembers an event; watchers without room get a gap mark for it later."""
+        """Numbers and remembers an event; watchers without room get a gap mark for it later.
+
+        After `close` there is nothing to tell any more.
+        """
+        if self._closed:
+            return
         self._seq += 1
         event: Event = {"seq": self._seq, "kind": kind, "data": dict(data)}
         self._memory.append(event)

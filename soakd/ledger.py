@@ -107,6 +107,7 @@ class Ledger:
         records = self._work.records
         if records is not None:
             columns |= self._work.checkpoint()
+            self.base |= {"remaining_s": None, "round": records.last_round or None}
             summary = self.base | self._observer.status() | {"gates": self._observer.gates}
             try:
                 await records.write_json("run.json", summary)

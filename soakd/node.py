@@ -145,13 +145,18 @@ class LiveNode:
         """Reads the status at half its window; hands on each snapshot once, notices a stall."""
         uptime: int | None = None
         changed_s = boot_now()
-        stalled = False
+        stalled = failing = False
         while True:
             try:
                 body, data = await self._api.status_snapshot()
             except SoakError as error:
-                sink.event("status_sample_failed", self.name, {"text": error.message})
+                if not failing:
+                    sink.event("status_sample_failed", self.name, {"text": error.message})
+                failing = True
             else:
+                if failing:
+                    sink.event("status_sample_back", self.name, {})
+                failing = False
                 now_s = boot_now()
                 if data["uptime_secs"] != uptime:
                     if uptime is not None and data["uptime_secs"] < uptime:

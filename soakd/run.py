@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import trio
 
 from soakd.core import run_state
-from soakd.core.errors import HostError, NodeError, SoakError
+from soakd.core.errors import HostError, NodeError, first_known
 from soakd.core.model import Cause
 from soakd.core.plan import Plan
 from soakd.core.rounds import Cut, NodeDown
@@ -131,7 +131,8 @@ class Run:
         if isinstance(self.state, run_state.Finished):
             return
         await self._ending.force()
-        text = f"internal error of soakd: {error!r}"[:500]
+        known = first_known(error)
+        text = f"internal error of soakd: {error!r}"[:500] if known is None else known.message
         cause = Cause("internal", text, None, rfc3339(wall_now()))
         for event in (run_state.Failed(cause), run_state.LadderDone("harness_error", text)):
             if isinstance(self.state, run_state.Finished):
@@ -141,6 +142,7 @@ class Run:
                 await self._ledger.write(self.state, new, event, None)
                 self.state = new
         self.hub.publish("end", self.status())
+        self.hub.close()
 
     def note_once(self, text: str) -> None:
         """Adds a note to what `status` shows."""
@@ -267,7 +269,12 @@ class Run:
             self.work.records.soak_log(f"run state {name}")
         self._moved.set()
         self._moved = trio.Event()
-        self.hub.publish("end" if isinstance(new, run_state.Finished) else "state", self.status())
+        if isinstance(new, run_state.Finished):
+            # Nothing comes behind the end, even while leftovers still keep the slot.
+            self.hub.publish("end", self.status())
+            self.hub.close()
+        else:
+            self.hub.publish("state", self.status())
         _log.info("run_state", run=self.id, state=name, news=type(event).__name__)
 
     # -- tasks ---------------------------------------------------------------------------------
@@ -338,17 +345,6 @@ class Run:
         code = "host" if isinstance(known, HostError) else code
         code = str(known.details.get("cause", code))
         return Cause(code, known.message, None if node is None else str(node), at)
-
-
-def first_known(error: BaseException) -> SoakError | None:
-    """The first error that is meant for people, looking into the groups that nurseries make."""
-    if isinstance(error, SoakError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = [first_known(inner) for inner in error.exceptions]
-        # A bug beside a known error must not be hidden by it.
-        return found[0] if None not in found else None
-    return None
 
 
 def _dated(state: run_state.State) -> run_state.State:

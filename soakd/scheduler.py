@@ -17,8 +17,8 @@ import trio
 
 from soakd.collecting import RunBundle, open_run_bundle
 from soakd.core import queue, run_state
-from soakd.core.errors import UserError
-from soakd.core.plan import Plan, parse_plan, plan_to_dict
+from soakd.core.errors import HostError, SoakError, UserError
+from soakd.core.plan import Plan, ladder_s, parse_plan, plan_to_dict
 from soakd.core.run_state import Limits
 from soakd.edge.clock import boot_now, rfc3339, wall_now
 from soakd.edge.peers import Peer
@@ -167,6 +167,7 @@ class Scheduler:
                 await self._cancel(run_id, peer)
             finally:
                 self._cancelling.discard(run_id)
+                self._fill_slots()
         return await self.status(run_id, peer)
 
     @asynccontextmanager
@@ -256,7 +257,8 @@ class Scheduler:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                with trio.CancelScope(shield=True), trio.move_on_after(BURIAL_S):
+                limit_s = BURIAL_S + ladder_s(run.plan)
+                with trio.CancelScope(shield=True), trio.move_on_after(limit_s):
                     await run.bury(error)
                     return
             except Exception as refusal:  # noqa: BLE001 - tried again below
@@ -304,7 +306,7 @@ class Scheduler:
     async def _reconcile(self, nursery: trio.Nursery) -> None:
         """Takes over, or ends, every run that an earlier soakd left unfinished."""
         for row in await self._host.db(self._host.store.unfinished_runs):
-            plan = parse_plan(json.loads(row.plan_json))
+            plan = _stored_plan(row)
             self._hubs[row.id] = Hub()
             if row.state == QUEUED:
                 self._queued[row.id] = plan
@@ -335,6 +337,17 @@ class Scheduler:
         plan = parse_plan(json.loads(row.plan_json))
         status = from_row(row, plan, nodes, gaps, self._picked.reasons.get(row.id))
         return status | {"position": self._picked.positions.get(row.id)}
+
+
+def _stored_plan(row: RunRow) -> Plan:
+    try:
+        return parse_plan(json.loads(row.plan_json))
+    except (ValueError, SoakError) as error:
+        raise HostError(
+            "internal",
+            f"cannot take over run {run_name(row.id)}: this soakd cannot read its plan ({error});"
+            " finish the run with the soakd that stored it, then upgrade",
+        ) from error
 
 
 def _ports(plan: Plan) -> frozenset[int]:

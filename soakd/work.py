@@ -9,12 +9,13 @@ import functools
 import json
 import shutil
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 
 from soakd.core import rows, run_state
-from soakd.core.errors import SoakError
+from soakd.core.errors import HostError, SoakError
 from soakd.core.model import Cause
 from soakd.core.plan import Plan
 from soakd.core.rounds import Cut, NodeDown
@@ -22,6 +23,7 @@ from soakd.core.stats import counters_to_dict
 from soakd.crew import Crew
 from soakd.edge.clock import boot_id, boot_now, wall_now
 from soakd.edge.journal import RunFolder
+from soakd.edge.peers import Account
 from soakd.edge.shim_client import ShimLost
 from soakd.edge.store import RunRow
 from soakd.fleet import Fleet
@@ -121,29 +123,48 @@ class Work:
 
         What came about meanwhile, and what cannot be taken over, is told to the owner.
         """
-        from_at = await self._reopen(row)
+        run_path = self._host.state_dir / "runs" / run_name(row.id)
+        # First of all who its processes are: whatever fails from here on, they can be ended.
+        self._crew.recognise(run_path / "shim", row)
+        from_at = await self._reopen(run_path)
         await self._observer.load_gaps()
         self._observer.edits = json.loads(row.edits_json)
         try:
+            if self.records is None:
+                raise ShimLost("its run folder is not there")
+            account = await self._account_of(row)
             with trio.fail_after(REJOIN_S):
-                if self.records is None:
-                    raise ShimLost("its run folder is not there")
-                self._crew.recognise(self._opened(), row)
-                await self._rejoin_shim(row)
+                await self._rejoin_shim(row, account)
         except (ShimLost, trio.TooSlowError, SoakError) as lost:
-            self._observer.link = "lost"
-            await self._crew.close()
-            if not isinstance(self._owner.state, run_state.Staging):
-                self._owner.tell_soon(loss_of_shim(row, str(lost) or "it does not answer"))
-            # While staging nothing of the run is lost with its shim: another one begins anew.
-            self._observer.left = await self._crew.put_down()
-            await self._fleet.remember()
+            await self._lose_shim(row, str(lost) or "it does not answer")
         if from_at is not None:
             await self._book_absence(from_at)
 
-    async def _reopen(self, row: RunRow) -> float | None:
+    async def _account_of(self, row: RunRow) -> Account | None:
+        """The submitter's account; None while the account database does not answer.
+
+        Raises:
+            UserError: the account is gone.
+        """
+        try:
+            return await self._host.account(row.owner_uid)
+        except HostError as slow:
+            self._observer.event("account_unknown", None, {"text": slow.message})
+            return None
+
+    async def _lose_shim(self, row: RunRow, why: str) -> None:
+        """The shim cannot be taken over: the run ends, or, while staging, gets another one."""
+        self._observer.link = "lost"
+        await self._crew.close()
+        await self._fleet.remember()
+        if isinstance(self._owner.state, run_state.Staging):
+            # Nothing of the run is lost with its shim yet.
+            self._observer.left = await self._crew.put_down()
+        else:
+            self._owner.tell_soon(loss_of_shim(row, why))
+
+    async def _reopen(self, path: Path) -> float | None:
         """Opens the run folder; returns when it was last written to, None if it is not there."""
-        path = self._host.state_dir / "runs" / run_name(row.id)
         if not (path / "logs").is_dir():
             # Cut off while it was being made: nothing is in it yet.
             await trio.to_thread.run_sync(
@@ -155,8 +176,7 @@ class Work:
         await self._use(folder)
         return from_at
 
-    async def _rejoin_shim(self, row: RunRow) -> None:
-        account = await self._host.account(row.owner_uid)
+    async def _rejoin_shim(self, row: RunRow, account: Account | None) -> None:
         hello = await self._crew.rejoin(self._opened(), row, account)
         self._observer.uid = self._crew.uid
         self._owner.spawn(self._observer.hear, self._crew.connection)
@@ -172,7 +192,12 @@ class Work:
     async def _book_absence(self, from_at: float) -> None:
         state = self._owner.state
         if isinstance(state, run_state.Running):
-            await self._observer.add_gap(from_at, wall_now(), "soakd was away")
+            to_at = wall_now()
+            if state.deadline_s is not None and boot_now() > state.deadline_s:
+                # Behind the deadline nothing was to be measured.
+                to_at -= boot_now() - state.deadline_s
+                self._observer.span = [state.since_s, state.deadline_s]
+            await self._observer.add_gap(from_at, max(from_at, to_at), "soakd was away")
         cold = isinstance(state, run_state.Running) and state.cold
         await self._written().skip_cut_round(pair_columns(self._plan, cold=cold), "gap")
 

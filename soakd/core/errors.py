@@ -63,3 +63,14 @@ class NodeError(SoakError):
 
 class HostError(SoakError):
     """The host stands in the way: a disk, a port, a permission."""
+
+
+def first_known(error: BaseException) -> SoakError | None:
+    """The first error that is meant for people, looking into the groups that nurseries make."""
+    if isinstance(error, SoakError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [first_known(inner) for inner in error.exceptions]
+        # A bug beside a known error must not be hidden by it.
+        return found[0] if None not in found else None
+    return None

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 POLL_EVERY_S: Final = 5.0
 # A simulated node is ready in moments; a few quick looks at the beginning cost nothing.
+FIRST_POLL_EVERY_S: Final = 0.2
+FIRST_FOR_S: Final = 2.0
 EARLY_POLL_EVERY_S: Final = 0.5
 EARLY_FOR_S: Final = 15.0
 MAX_FORBIDDEN: Final = 6
@@ -129,8 +131,10 @@ def decide(state: Readiness, now_s: float) -> Decision:
             " most likely because another process owns the port"
         )
         return Failed(Cause("ready_forbidden", text))
-    early = now_s - state.since_s < EARLY_FOR_S
-    return Wait(now_s + (EARLY_POLL_EVERY_S if early else POLL_EVERY_S))
+    waited_s = now_s - state.since_s
+    if waited_s < FIRST_FOR_S:
+        return Wait(now_s + FIRST_POLL_EVERY_S)
+    return Wait(now_s + (EARLY_POLL_EVERY_S if waited_s < EARLY_FOR_S else POLL_EVERY_S))
 
 
 def answers(state: Readiness) -> dict[NodeName, str]:

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from soakd.core.errors import CODES, HostError, NodeError, SoakError, UserError
+from soakd.core.errors import CODES, HostError, NodeError, SoakError, UserError, first_known
 from soakd.wire.errors import EXIT_STATUS
 
 
@@ -30,3 +30,12 @@ def test_an_error_survives_copying_and_pickling() -> None:
     error = UserError("usage", "cannot read it", {"value": 3})
     for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert (twin.code, str(twin), twin.details) == ("usage", "cannot read it", {"value": 3})
+
+
+def test_what_is_meant_for_people_is_found_in_the_groups_that_nurseries_make() -> None:
+    """Unless a bug stands beside it, which must not be hidden."""
+    refused = HostError("refused", "no")
+    assert first_known(refused) is refused
+    assert first_known(ExceptionGroup("", [ExceptionGroup("", [refused])])) is refused
+    assert first_known(ExceptionGroup("", [refused, ZeroDivisionError()])) is None
+    assert first_known(ZeroDivisionError()) is None

@@ -36,7 +36,8 @@ def test_all_nodes_must_be_ready_at_once() -> None:
 def test_the_first_looks_come_quickly_the_later_ones_every_five_seconds() -> None:
     """Simulated nodes are ready in moments, real ones after minutes."""
     state = readiness.begin(("a",), 100.0)
-    assert readiness.decide(state, 100.0) == Wait(100.5)
+    assert readiness.decide(state, 100.0) == Wait(100.2)
+    assert readiness.decide(state, 102.0) == Wait(102.5)
     assert readiness.decide(state, 114.5) == Wait(115.0)
     assert readiness.decide(state, 115.0) == Wait(120.0)
 

@@ -530,7 +530,7 @@ async def test_next_soakd_rejoins_the_shim(ground: Ground) -> None:
     """By its identity in the store; the node lives on; the shim is ended though not our child."""
     async with left_alone(ground) as process:
         crew = ground.crew()
-        crew.recognise(ground.folder, ground.row())
+        crew.recognise(ground.folder.shim_dir(), ground.row())
         hello = await crew.rejoin(ground.folder, ground.row(), ME)
         assert hello["begun"] is True
         assert hello["nodes"]["a"]["pid"] == process.pid

@@ -251,11 +251,11 @@ async def test_loop_that_stands_still_is_noticed_once(
 async def test_sampling_goes_on_after_a_failure(
     scripted: Scripted, autojump_clock: MockClock
 ) -> None:
-    """One bad answer is one event."""
-    answers = iter([httpx.Response(500), status(1), httpx.Response(200, text="x"), status(2)])
+    """A streak of bad answers is one event, its end another: hours of them are no flood."""
+    answers = iter([httpx.Response(500), httpx.Response(200, text="x"), status(1), status(2)])
     scripted.answer = lambda _: next(answers)
     sink = await watch(scripted, 7)
-    assert [kind for kind, _, _ in sink.events] == ["status_sample_failed"] * 2
+    assert [kind for kind, _, _ in sink.events] == ["status_sample_failed", "status_sample_back"]
     assert [json.loads(body)["uptime_secs"] for body in sink.samples] == [1, 2]
 
 

@@ -146,7 +146,7 @@ async def test_status_follows_the_run(world: World, autojump_clock: MockClock) -
         None,
     ]
     assert [seen[name]["phase"] is not None for name in seen] == [False, True, False, False]
-    assert seen["running"]["deadline_at"] == "2023-11-14T22:15:00.500Z"
+    assert seen["running"]["deadline_at"] == "2023-11-14T22:15:00.200Z"
     assert seen["finished"]["id"] == "r1"
     assert seen["finished"]["round"] == 3
 

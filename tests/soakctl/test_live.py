@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from soakctl.live import live_text
+from soakctl.live import LiveLine, live_text
+from soakctl.session import Session
 from tests.soakctl.fake_soakd import FakeSoakd, Notify, Params
 from tests.soakctl.samples import finished, node, rounds, status
 
@@ -90,3 +92,20 @@ def test_on_a_terminal_one_line_is_redrawn_and_taken_away(
     assert "\x1b[2K" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert ("\x1b[32mpassed" in text) is colours
+
+
+def test_ctrl_c_waits_while_the_line_is_being_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-drawn display could not be taken away; the interrupt comes right behind it."""
+    line = LiveLine(Session(socket=None, json=False, environ={}))
+    drawn: list[str] = []
+
+    def start(*_args: object, **_options: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        drawn.append("whole")
+
+    monkeypatch.setattr(line._live, "start", start)
+    monkeypatch.setattr(line._live, "stop", lambda: drawn.append("gone"))
+    with pytest.raises(KeyboardInterrupt):
+        line.begin(status())
+    line.close()
+    assert drawn == ["whole", "gone"]
