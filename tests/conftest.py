@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Measure coverage when the whole suite runs; a chosen part of it says nothing."""
+    _hear_signals()
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     narrowed = config.option.keyword or config.option.markexpr or config.option.collectonly
     if whole and not narrowed and not config.option.no_gates:
         config.pluginmanager.register(CoverageGates(config.rootpath), "soakd-coverage-gates")
+
+
+def _hear_signals() -> None:
+    """Undo what `nohup` or a shell's `&` did: children would inherit it, and Ctrl-C be nothing."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            python_s_own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, python_s_own)
 
 
 @pytest.fixture

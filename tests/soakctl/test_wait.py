@@ -126,8 +126,11 @@ def test_ctrl_c_only_detaches(soakd: FakeSoakd, child_env: dict[str, str], verb:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_env
     ) as child:
         assert watched.wait(20)
-        child.send_signal(signal.SIGINT)
-        _out, err = child.communicate(timeout=20)
-    end.set()
+        try:
+            child.send_signal(signal.SIGINT)
+            _out, err = child.communicate(timeout=20)
+        finally:
+            child.kill()
+            end.set()
     assert child.returncode == 130
     assert err == "\ndetached; the soak goes on: soakctl watch r7\n"
