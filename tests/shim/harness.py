@@ -22,7 +22,7 @@ from soakd.edge.shim_client import spawn as spawning
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = Credentials(65534, 65534, ())
-GUARD_S = 20.0
+GUARD_S = 60.0
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 Event = dict[str, Any]

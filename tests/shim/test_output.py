@@ -175,7 +175,7 @@ def test_reports_are_rare_and_complete(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_flooding_node_leaves_the_disk_free(shim: RunningShim) -> None:
-    """Two GB as fast as can be: bounded blocks, head and tail, journalled, exit seen."""
+    """Half a GB as fast as can be: bounded blocks, head and tail, journalled, exit seen."""
     peak = 0
 
     async def sample() -> None:
@@ -184,8 +184,8 @@ async def test_flooding_node_leaves_the_disk_free(shim: RunningShim) -> None:
             peak = max(peak, (shim.folder / "a.out").stat().st_blocks * 512)
             await trio.sleep(0.001)
 
-    await shim.begin(out_max_bytes=64 * MIB)
-    script = "echo first\ndd if=/dev/zero bs=1M count=2000 2>/dev/null\necho last"
+    await shim.begin(out_max_bytes=16 * MIB)
+    script = "echo first\ndd if=/dev/zero bs=1M count=500 2>/dev/null\necho last"
     await shim.stage(harness.program(shim.folder / "s", script))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sample)
@@ -193,10 +193,10 @@ async def test_flooding_node_leaves_the_disk_free(shim: RunningShim) -> None:
         assert (await shim.wait_for("node_exited"))["code"] == 0
         nursery.cancel_scope.cancel()
     info = (shim.folder / "a.out").stat()
-    assert info.st_size == 2000 * MIB + 11
-    assert info.st_blocks * 512 <= 64 * MIB + 2 * output.ALIGN
-    # Two thirds of a second at 3 GB/s, on a machine that does something else meanwhile.
-    assert peak < 1024 * MIB
+    assert info.st_size == 500 * MIB + 11
+    assert info.st_blocks * 512 <= 16 * MIB + 2 * output.ALIGN
+    # What comes in between two looks, on a machine that does something else meanwhile.
+    assert peak < 400 * MIB
     text = await read_all(shim.folder / "a.out")
     assert text.startswith(b"first\n")
     assert text.endswith(b"\0last\n")
@@ -207,9 +207,9 @@ async def test_flooding_node_leaves_the_disk_free(shim: RunningShim) -> None:
 
 @pytest.mark.slow
 async def test_node_never_waits_for_soakd_to_read(shim: RunningShim) -> None:
-    """A hundred MB on stderr while soakd reads nothing: the node ends, its file is capped."""
+    """Thirty MB on stderr while soakd reads nothing: the node ends, its file is capped."""
     await shim.begin(out_max_bytes=MIB)
-    script = "yes 'a line of a node' | head -c 100000000 >&2"
+    script = "yes 'a line of a node' | head -c 30000000 >&2"
     await shim.stage(harness.program(shim.folder / "s", script))
     deaf = await harness.connect(shim)
     await shim.spawned.stdin.aclose()
@@ -217,11 +217,12 @@ async def test_node_never_waits_for_soakd_to_read(shim: RunningShim) -> None:
     launch = {"node": "a", "argv": ["./rust-mule"], "env": {"PATH": os.environ["PATH"]}}
     request = {"id": 1, "verb": "launch", **launch, "rlimits": {}}
     await send(protocol.encode(request))
-    with trio.fail_after(harness.GUARD_S):
+    with trio.move_on_after(harness.GUARD_S):
         while not any(e["event"] == "node_exited" for e in shim.journal):
             await trio.sleep(0.01)
     info = (shim.folder / "a.out").stat()
-    assert info.st_size == 100_000_000
+    assert shim.journal[-1]["event"] == "node_exited", (info, await deaf._stream.receive_some())
+    assert info.st_size == 30_000_000
     assert info.st_blocks * 512 <= MIB + 2 * output.ALIGN
     await deaf.aclose()
 
