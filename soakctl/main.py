@@ -27,6 +27,7 @@ VERBS: dict[str, str] = {
     "logs": "print the log of a run or of one of its nodes",
     "list": "list runs",
     "stop": "stop a run, or take it out of the queue",
+    "forget": "free slot and ports of a run that left processes (admins)",
     "collect": "fetch the records of a run as one .tar.gz without secrets",
     "demo": "see it all work in a minute, with two simulated nodes",
     "daemon": "ask the daemon about itself, or shut it down",

@@ -79,12 +79,12 @@ def rate(value: Mapping[str, Any] | None) -> str:
 
 
 def exit_text(ended: Mapping[str, Any] | None) -> str:
-    """Gives `exit code 1` or `killed by signal 9`."""
+    """Gives `exit status 1` or `killed by signal 9`."""
     if not ended:
         return ""
     if ended.get("signal") is not None:
         return f"killed by signal {ended['signal']}"
-    return f"exit code {ended.get('code')}"
+    return f"exit status {ended.get('code')}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

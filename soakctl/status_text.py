@@ -19,6 +19,8 @@ from soakctl.render import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from soakctl.shapes import Status
 
 SIMULATION = "these nodes are SIMULATED: the figures say nothing about a real network"
@@ -64,7 +66,22 @@ def _ending(status: Status, *, colours: bool) -> str:
         return ""
     verdict = paint_verdict(safe(status["verdict"]), status["verdict"], colours=colours)
     why = f": {safe(status['why'])}" if status.get("why") else ""
-    return f" · {verdict}{why}"
+    left = _blocked(status)
+    return f" · {verdict}{why}" + (paint(f" · {left}", "yellow", colours=colours) if left else "")
+
+
+def _blocked(status: Status) -> str:
+    """What of a finished run still keeps its slot and ports; empty if nothing does."""
+    rung = status.get("rung")
+    if not rung or status.get("state") != "finished" or rung.get("rung") != "blocked":
+        return ""
+    return f"blocked by {pids_text(rung.get('pids'))}"
+
+
+def pids_text(pids: Iterable[object] | None) -> str:
+    """Gives `pid 4711` or `pids 4711 4712`."""
+    named = [safe(pid) for pid in pids or ()]
+    return f"{'pid' if len(named) == 1 else 'pids'} {' '.join(named)}"
 
 
 def _when(status: Status) -> list[tuple[str, str]]:
@@ -101,6 +118,7 @@ def _nodes(status: Status) -> list[tuple[str, str]]:
             part for part in (safe(node.get("state")), pid, exit_text(node.get("exit"))) if part
         )
         facts.append((f"node {safe(node.get('name', '?'))}", text))
+        facts += [("trouble", safe(sentence)) for sentence in node.get("trouble") or ()]
     return facts
 
 
@@ -129,6 +147,12 @@ def rung_text(rung: Status) -> str:
     return f"{shown} to {pids}" if pids else shown
 
 
+def _last_word(run: Status) -> str:
+    left = _blocked(run)
+    word = safe(run.get("verdict") or run.get("reason") or MISSING)
+    return f"{word}, {left}" if left else word
+
+
 def list_rows(runs: list[Status]) -> list[list[str]]:
     """Gives the rows of `soakctl list`, heading first."""
     rows = [["RUN", "STATE", "OWNER", "LABEL", "STARTED", "ROUNDS", "HIT RATE", "VERDICT"]]
@@ -141,7 +165,7 @@ def list_rows(runs: list[Status]) -> list[list[str]]:
             utc(run["started_at"]) if run.get("started_at") else MISSING,
             str(run["rounds"].get("total", 0)) if run.get("rounds") else MISSING,
             rate(run.get("hit_rate")),
-            safe(run.get("verdict") or run.get("reason") or MISSING),
+            _last_word(run),
         ]
         for run in runs
     ]

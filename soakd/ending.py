@@ -96,5 +96,5 @@ class Ending:
         ]
         verdict, why = gates.verdict(stopping.result, stopping.cause, results)
         if any(item.gate.metric == "errors" and item.status == "failed" for item in results):
-            why += self._observer.error_example()
+            why += f"; {self._observer.error_sentence()}"
         return verdict, why

@@ -7,11 +7,12 @@ until all are ready. Tells nobody what to do: its caller is the run's work.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from soakd import leases
 from soakd.core import node_state, readiness, rows
-from soakd.core.errors import HostError, NodeError, SoakError
+from soakd.core.errors import HostError, NodeError, SoakError, UserError
 from soakd.core.model import Cause
 from soakd.core.plan import NodePlan, Plan, plan_to_dict
 from soakd.crew import Crew
@@ -19,12 +20,13 @@ from soakd.drivers import rust_mule
 from soakd.drivers.rust_mule import NodeConfig
 from soakd.edge import ports
 from soakd.edge.clock import boot_now, sleep_until_boot
+from soakd.edge.shim_client import NodeEnd
 from soakd.edge.store import RunRow
 from soakd.host import Host
 from soakd.node import LiveNode, Process
 from soakd.observer import Observer
 from soakd.records import Records
-from soakd.staging import Staging
+from soakd.staging import Staged, Staging
 from soakd.view import run_name
 
 BANNER_BYTES = 4096
@@ -37,6 +39,7 @@ class Fleet:
     def __init__(self, host: Host, run_id: int, plan: Plan, crew: Crew, observer: Observer) -> None:
         """Nothing is touched yet."""
         self.live: dict[str, LiveNode] = {}
+        self.last_answers = ""
         self._host = host
         self._id = run_id
         self._plan = plan
@@ -70,9 +73,25 @@ class Fleet:
             for secret in staged.secrets:
                 add_secret = self._host.store.add_secret
                 await self._host.db(add_secret, self._id, secret.kind, secret.value)
+            await self._lease_identity(node, staged)
             self._configs[node.name] = staged.config
             found[node.name] = staged.program_sha256
         await self._write_plan(row, found)
+
+    async def _lease_identity(self, node: NodePlan, staged: Staged) -> None:
+        """Two nodes of one identity must not live at the same time, whoever submitted them."""
+        if staged.keys is None:
+            return
+        lease = leases.identity(staged.keys)
+        holder = await self._host.db(self._host.store.lease, *lease, self._id)
+        if holder is not None:
+            raise UserError(
+                "refused",
+                f"cannot start node {node.name} with the identity in {node.source}:"
+                f" {run_name(holder)} uses it; wait for the end of {run_name(holder)}, or use"
+                " SOAK_FRESH_IDENTITY=1",
+                {"cause": "identity_leased", "node": node.name},
+            )
 
     async def _write_plan(self, row: RunRow, program_sha256: dict[str, str]) -> None:
         edits = [edit for config in self._configs.values() for edit in config.edits]
@@ -106,8 +125,12 @@ class Fleet:
                 )
                 raise HostError("refused", text, {"cause": "port_busy", "node": node.name})
 
-    async def remember(self) -> None:
-        """Knows from the store what an earlier soakd launched, when its shim cannot be asked."""
+    async def remember(self, ends: Iterable[NodeEnd] = ()) -> None:
+        """Knows from the store what an earlier soakd launched, when its shim cannot be asked.
+
+        Args:
+            ends: what the shim has written down of the nodes' ends; those not asked for are told.
+        """
         for row in await self._host.db(self._host.store.nodes, self._id):
             if row.pid is None or row.ticks is None:
                 continue
@@ -117,6 +140,13 @@ class Fleet:
             else:
                 ended = node_state.Gone(**json.loads(row.exit_json))
                 self._observer.states[row.name] = node_state.advance(launched, ended, boot_now())
+        for end in ends:
+            if end.asked:
+                self._observer.ending()
+            state = self._observer.states.get(end.node)
+            if state is not None and state.pid == end.pid:
+                facts = {"code": end.code, "signal": end.signal}
+                await self._observer.node_exited(end.node, facts)
         await self._observer.settle()
 
     # -- starting ------------------------------------------------------------------------------
@@ -179,6 +209,7 @@ class Fleet:
             process,
             self._staging.file_reader(node.name),
             self._keep_token,
+            self._observer,
         )
 
     async def _write_down(self, node: NodePlan, process: Process, *, is_new: bool) -> None:
@@ -221,11 +252,15 @@ class Fleet:
                 if self.see(name, answer):
                     show()
             elapsed_s = boot_now() - began_s
-            self._written().marker(rows.ready_check(elapsed_s, readiness.answers(waiting)))
+            answers = readiness.answers(waiting)
+            self.last_answers = ", ".join(f"{name} {word}" for name, word in answers.items())
+            self._written().marker(rows.ready_check(elapsed_s, answers))
+            # In each look: the real node of a wrapper may write its token elsewhere, and would
+            # then be waited for to the very end.
+            for node_plan in self._plan.nodes:
+                await self._staging.verify_running(node_plan)
             match readiness.decide(waiting, boot_now()):
                 case readiness.AllReady():
-                    for node_plan in self._plan.nodes:
-                        await self._staging.verify_running(node_plan)
                     self._observer.simulation = self._says_simulation()
                     return None
                 case readiness.Failed(cause=cause):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import trio
 
@@ -30,10 +31,17 @@ from soakd.edge import ports, telemetry
 from soakd.edge.clock import boot_now
 from soakd.edge.node_api import NodeApi, NodeCallError
 
+PUBLISH_SOURCE = "/kad/publish_source"
+SEARCH_SOURCES = "/kad/search_sources"
+SOURCES = "/kad/sources"
+STATUS = "/status"
+
 RESOURCE_SAMPLE_S = 10.0
 STALLED_WINDOWS = 2
 # Older nodes take any text as token (contract §11); a shorter one could not be masked in bundles.
 TOKEN = re.compile(rb"[\x21-\x7e]{16,256}")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,9 @@ class Process:
 
 class NodeSink(Protocol):
     """Where a node's observations go."""
+
+    def call_ended(self, node: str, route: str, error: SoakError | None) -> None:
+        """What a call to a ready node came to; None: its answer could be used."""
 
     def event(self, kind: str, node: str | None, data: dict[str, Any]) -> None:
         """Something worth a line in events.ndjson."""
@@ -68,6 +79,7 @@ class LiveNode:
         process: Process,
         read_file: Callable[[str], Awaitable[bytes]],
         on_token: Callable[[str], Awaitable[None]],
+        sink: NodeSink,
     ) -> None:
         """Connects nothing yet.
 
@@ -77,14 +89,18 @@ class LiveNode:
             process: whose listener the port must be.
             read_file: reads a file of the node's folder, as the node's user.
             on_token: hears of every new token value, before it is used.
+            sink: hears of everything that is noticed.
         """
         self.name = plan.name
         self.config = config
         self.process = process
         self.kad_id: str | None = None
         self._read_file = read_file
+        self._on_token = on_token
+        self._sink = sink
+        self._has_token = False
         self._http = NodeApi(plan.host, plan.port, self._verify)
-        self._api = RustMuleApi(self._http, self._token, on_token)
+        self._api = RustMuleApi(self._http, self._token, self._new_token)
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -94,25 +110,25 @@ class LiveNode:
 
     async def publish_source(self, file_id: str, size_bytes: int) -> str:
         """Queues a publish; raises `SoakError` when the node did not say queued."""
-        return await self._api.publish_source(file_id, size_bytes)
+        return await self._ask(PUBLISH_SOURCE, self._api.publish_source(file_id, size_bytes))
 
     async def search_sources(self, file_id: str, size_bytes: int) -> str:
         """Queues a search; raises `SoakError` when the node did not say queued."""
-        return await self._api.search_sources(file_id, size_bytes)
+        return await self._ask(SEARCH_SOURCES, self._api.search_sources(file_id, size_bytes))
 
     async def sources(self, file_id: str) -> Sources:
         """Reads the source table for a file; raises `SoakError` when there is no usable answer."""
-        return await self._api.sources(file_id)
+        return await self._ask(SOURCES, self._api.sources(file_id))
 
     async def status(self) -> str:
         """Raw body of the last snapshot; raises `SoakError` when there is no usable answer."""
-        body, _ = await self._api.status_snapshot()
+        body, _ = await self._snapshot()
         return body
 
     async def learn_kad_id(self, file_id: str) -> None:
         """Learns the node's own Kad id from its publish: a fresh id has no other source there."""
         if self.kad_id is None:
-            ids = (await self._api.sources(file_id)).source_ids
+            ids = (await self.sources(file_id)).source_ids
             self.kad_id = ids[0] if len(ids) == 1 else None
 
     # -- readiness -----------------------------------------------------------------------------
@@ -122,6 +138,8 @@ class LiveNode:
         try:
             status, body = await self._api.status()
         except NodeCallError as error:
+            if error.kind == "foreign":
+                return readiness.Foreign(error.message)
             return (
                 readiness.Refused()
                 if error.kind in ("refused", "lost")
@@ -141,51 +159,66 @@ class LiveNode:
 
     # -- tasks ---------------------------------------------------------------------------------
 
-    async def watch_status(self, sink: NodeSink) -> NoReturn:
+    async def watch_status(self) -> NoReturn:
         """Reads the status at half its window; hands on each snapshot once, notices a stall."""
         uptime: int | None = None
         changed_s = boot_now()
-        stalled = failing = False
+        stalled = False
         while True:
-            try:
-                body, data = await self._api.status_snapshot()
-            except SoakError as error:
-                if not failing:
-                    sink.event("status_sample_failed", self.name, {"text": error.message})
-                failing = True
-            else:
-                if failing:
-                    sink.event("status_sample_back", self.name, {})
-                failing = False
+            # A call that fails is heard of by the sink already.
+            with suppress(SoakError):
+                body, data = await self._snapshot()
                 now_s = boot_now()
                 if data["uptime_secs"] != uptime:
-                    if uptime is not None and data["uptime_secs"] < uptime:
-                        sink.event(
-                            "service_loop_restarted",
-                            self.name,
-                            {"uptime_before_s": uptime, "uptime_s": data["uptime_secs"]},
-                        )
+                    self._uptime_moved(uptime, data["uptime_secs"])
+                    if stalled:
+                        facts = {"kind": "loop_stalled", "for_s": round(now_s - changed_s, 1)}
+                        self._sink.event("trouble_over", self.name, facts)
                     uptime, changed_s, stalled = data["uptime_secs"], now_s, False
-                    sink.status_sample(self.name, body)
-                elif (
-                    not stalled
-                    and now_s - changed_s > STALLED_WINDOWS * self.config.status_window_s + 1
-                ):
+                    self._sink.status_sample(self.name, body)
+                elif not stalled and now_s - changed_s > self._stall_s:
                     stalled = True
-                    sink.event(
-                        "loop_stalled",
-                        self.name,
-                        {"uptime_s": uptime, "for_s": round(now_s - changed_s, 1)},
-                    )
+                    facts = {"uptime_s": uptime, "for_s": round(now_s - changed_s, 1)}
+                    self._sink.event("loop_stalled", self.name, facts)
             await trio.sleep(self.config.status_window_s / 2)
 
-    async def watch_resources(self, sink: NodeSink) -> None:
+    async def watch_resources(self) -> None:
         """Samples the process every ten seconds until it is gone."""
         while (sample := telemetry.sample(self.process.pid, self.process.ticks)) is not None:
-            sink.resources(self.name, sample.to_dict())
+            self._sink.resources(self.name, sample.to_dict())
             await trio.sleep(RESOURCE_SAMPLE_S)
 
     # -- inner ---------------------------------------------------------------------------------
+
+    async def _ask(self, route: str, call: Awaitable[_T]) -> _T:
+        """Makes a call to a ready node and tells the sink what it came to."""
+        try:
+            answer = await call
+        except SoakError as error:
+            self._sink.call_ended(self.name, route, error)
+            raise
+        self._sink.call_ended(self.name, route, None)
+        return answer
+
+    async def _snapshot(self) -> tuple[str, dict[str, Any]]:
+        return await self._ask(STATUS, self._api.status_snapshot())
+
+    @property
+    def _stall_s(self) -> float:
+        return STALLED_WINDOWS * self.config.status_window_s + 1
+
+    def _uptime_moved(self, before: int | None, uptime: int) -> None:
+        # The process is the same, so its service loop began anew (contract §6).
+        if before is not None and uptime < before:
+            facts = {"uptime_before_s": before, "uptime_s": uptime}
+            self._sink.event("sam_session_recreated", self.name, facts)
+
+    async def _new_token(self, token: str) -> None:
+        if self._has_token:
+            text = f"{self.config.file('api.token')} holds another token than before; it is used"
+            self._sink.event("token_replaced", self.name, {"text": text})
+        self._has_token = True
+        await self._on_token(token)
 
     async def _token(self) -> str:
         try:

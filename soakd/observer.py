@@ -13,15 +13,18 @@ from typing import Any
 import trio
 
 from soakd.core import node_state, run_state
+from soakd.core.errors import SoakError
 from soakd.core.gates import Facts
 from soakd.core.model import Cause
-from soakd.drivers import rust_mule
+from soakd.drivers import rust_mule_words
 from soakd.edge.clock import boot_now, rfc3339, wall_now
 from soakd.edge.pidfds import MAX_PID, real_uid, start_ticks
 from soakd.edge.shim_client import RUNGS, ShimConnection
 from soakd.host import Host
 from soakd.hub import Hub
+from soakd.log_watch import LogWatch
 from soakd.records import Records
+from soakd.troubles import Troubles
 from soakd.view import gap_map, rates
 
 Event = dict[str, Any]
@@ -72,7 +75,8 @@ class Observer:
         self.span: list[float | None] | None = None
         """Begin and end of measuring (boot clock), as stored; no end while it goes on."""
         self._last_error: dict[str, str] = {}
-        self._round_error = ""
+        self._troubles = Troubles(self._note_event, self._stderr)
+        self._logs = LogWatch(self._troubles)
 
     # -- hearing the shim ----------------------------------------------------------------------
 
@@ -94,7 +98,7 @@ class Observer:
         match event:
             case {"event": "stderr", "node": str(node), "line": str(line)}:
                 if node in self.states:
-                    self._stderr(node, line)
+                    self._stderr(node, line, self._output_bytes(node))
             case {"event": "node_exited", "node": str(node)}:
                 await self.node_exited(node, event)
             case {"event": "rung", "rung": str(rung), "pids": list(pids)} if rung in RUNGS:
@@ -130,11 +134,36 @@ class Observer:
         self.has_stopped = True
         self.ladder_done.set()
 
-    def _stderr(self, node: str, line: str) -> None:
-        if rust_mule.is_panic(line):
-            self._note_event("panic", node, {"line": line})
-        if rust_mule.is_fatal(line):
+    def _stderr(self, node: str, line: str, at_byte: int) -> None:
+        if rust_mule_words.is_panic(line):
+            self._note_event("panic", node, {"line": line, "at_byte": at_byte})
+        if rust_mule_words.is_fatal(line):
             self._last_error[node] = line
+
+    def _output_bytes(self, node: str) -> int:
+        return 0 if self.records is None else self.records.folder.size(f"logs/{node}.out")
+
+    async def watch_logs(self) -> None:
+        """Reads what the nodes print until cancelled; first what nobody was there to hear."""
+        await self._logs.run()
+
+    async def open_logs(self) -> None:
+        """Opens the nodes' outputs and takes what was missed in them.
+
+        Raises:
+            HostError: they cannot be watched.
+        """
+        records = self.records
+        assert records is not None, "outputs are read before the records were opened"
+        self._troubles.known = records
+        self._logs.open(
+            (node, records.folder.path / "logs" / f"{node}.out", 0) for node in self.states
+        )
+        await self._logs.catch_up()
+
+    def close_logs(self) -> None:
+        """Lets go of the nodes' outputs."""
+        self._logs.close()
 
     async def node_exited(self, node: str, facts: Mapping[str, Any]) -> None:
         """Books the end of a node; an unexpected one is told, with the node's own words."""
@@ -142,6 +171,9 @@ class Observer:
         known = self.states.get(node)
         if known is None or isinstance(known, node_state.Exited):
             return
+        # Its last words come before its end.
+        await self._logs.catch_up()
+        self._troubles.gone(node)
         self.states[node] = node_state.advance(known, node_state.Gone(code, number), boot_now())
         ended = {"code": code, "signal": number}
         self._note_event("node_exited", node, {"pid": known.pid, **ended})
@@ -152,7 +184,7 @@ class Observer:
             text = f"node {node} (pid {known.pid}) ended by itself: {how}"
             error = self._last_error.get(node)
             if error is not None:
-                meaning = rust_mule.explain_failure(error)
+                meaning = rust_mule_words.explain_failure(error)
                 text += f"; {meaning}" if meaning else ""
                 text += f" ({error[:300]})"
             self._tell_soon(run_state.NodeExited(node, text))
@@ -194,13 +226,14 @@ class Observer:
             self._tell_soon(run_state.Failed(self.cause("shim_stopped", text)))
 
     def round_error(self, number: int, step: str, text: str) -> None:
-        """Books why a round failed; the last one serves as example in the verdict."""
-        self._round_error = f"; the last one: round {number} {step}: {text}"
-        self.event("round_error", None, {"round": number, "step": step, "text": text})
+        """Books why a round failed."""
+        node, kind = self._troubles.round_failed(text)
+        facts = {"round": number, "step": step, "text": text, "trouble": kind}
+        self.event("round_error", node, facts)
 
-    def error_example(self) -> str:
-        """The last failed round, for the verdict's sentence; empty if there was none."""
-        return self._round_error
+    def error_sentence(self) -> str:
+        """What most failed rounds failed of, for the verdict; empty if none did."""
+        return "" if self.records is None else self.records.errors.sentence()
 
     def running_since(self, since_s: float) -> None:
         """Measuring has begun (boot clock)."""
@@ -229,6 +262,10 @@ class Observer:
         )
 
     # NodeSink
+
+    def call_ended(self, node: str, route: str, error: SoakError | None) -> None:
+        """What a call to a ready node came to."""
+        self._troubles.call_ended(node, route, error)
 
     def event(self, kind: str, node: str | None, data: Mapping[str, Any]) -> None:
         """Something worth a line in events.ndjson, and worth telling watchers."""
@@ -262,7 +299,10 @@ class Observer:
             **counted,
             "link": self.link,
             "rung": self._rung,
-            "nodes": [node_state.public_node(name, state) for name, state in self.states.items()],
+            "nodes": [
+                node_state.public_node(name, state) | {"trouble": self._troubles.sentences(name)}
+                for name, state in self.states.items()
+            ],
             "gaps": self.gaps,
             "edits": self.edits,
             "notes": self.notes,

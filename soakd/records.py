@@ -20,6 +20,7 @@ from soakd.core import rows, stats
 from soakd.core.errors import HostError
 from soakd.core.model import Outcome
 from soakd.core.rounds import RoundResult
+from soakd.core.trouble import RoundErrors
 from soakd.drivers.rust_mule import NodeConfig
 from soakd.edge.clock import boot_now, rfc3339, script_time, wall_now
 from soakd.edge.journal import RunFolder
@@ -50,10 +51,11 @@ class Records:
         )
         self.counters, self.last_round = counted
         self.panics = 0
+        self.errors = RoundErrors()
         self._events = 0
+        self._told: dict[tuple[str, bool], int] = {}
         for line in folder.read_lines(EVENTS):
-            self._events += 1
-            self.panics += json.loads(line).get("kind") == "panic"
+            self._take(json.loads(line))
 
     def marker(self, text: str) -> None:
         """One line of `runner.log`, with its time as the scripts wrote it."""
@@ -65,10 +67,8 @@ class Records:
 
     def event(self, kind: str, node: str | None, data: Mapping[str, Any]) -> dict[str, Any]:
         """Appends a numbered event and returns it as written."""
-        self._events += 1
-        self.panics += kind == "panic"
         event = {
-            "n": self._events,
+            "n": self._events + 1,
             "at": rfc3339(wall_now()),
             "boot_s": round(boot_now(), 3),
             "kind": kind,
@@ -76,7 +76,12 @@ class Records:
             "data": dict(data),
         }
         self.folder.append(EVENTS, _line(event))
+        self._take(event)
         return event
+
+    def told_until(self, node: str, *, panics: bool) -> int:
+        """Up to which byte of a node's output its panics, or its other lines, are events."""
+        return self._told.get((node, panics), 0)
 
     def status_sample(self, node: str, body: str) -> None:
         """A status snapshot that the sampler saw for the first time."""
@@ -201,6 +206,19 @@ class Records:
         self.folder.sync(ROUNDS_TSV)
         self.folder.append(ROUNDS, record)
         self.folder.sync(ROUNDS)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        """Counts an event, new or of an earlier soakd."""
+        self._events += 1
+        kind, node, data = event.get("kind"), event.get("node"), event.get("data") or {}
+        is_panic = kind == "panic"
+        self.panics += is_panic
+        if kind == "round_error":
+            self.errors.add(node, data.get("trouble"), data.get("text", ""))
+        if node is not None and "at_byte" in data:
+            self._told[node, is_panic] = max(
+                self.told_until(node, panics=is_panic), data["at_byte"]
+            )
 
     def _count(self, number: int, outcome: Outcome, *, prestored: bool) -> None:
         self.counters = stats.add(self.counters, outcome, prestored)

@@ -94,9 +94,10 @@ def gap_map(gap: GapRow) -> dict[str, Any]:
 
 def _node(name: str, row: NodeRow | None) -> dict[str, Any]:
     ended = json.loads(row.exit_json) if row is not None and row.exit_json else None
+    state = "exited" if ended else "none"
     # A pid is shown only while its process is known to live: the row of a node that is not live has
     # none to show.
-    return {"name": name, "pid": None, "state": "exited" if ended else "none", "exit": ended}
+    return {"name": name, "pid": None, "state": state, "exit": ended, "trouble": []}
 
 
 def _time(epoch: float | None) -> str | None:

@@ -24,7 +24,7 @@ from soakd.crew import Crew
 from soakd.edge.clock import boot_id, boot_now, wall_now
 from soakd.edge.journal import RunFolder
 from soakd.edge.peers import Account
-from soakd.edge.shim_client import ShimLost
+from soakd.edge.shim_client import ShimLost, read_last_words
 from soakd.edge.store import RunRow
 from soakd.fleet import Fleet
 from soakd.host import Host
@@ -35,6 +35,8 @@ from soakd.view import run_name
 
 REJOIN_S = 5.0
 DISK_CHECK_S = 15.0
+ORPHAN = "orphan"
+"""The reason of a shim that nobody has connected to for `orphan_grace_s`."""
 
 
 def loss_of_shim(row: RunRow, text: str) -> run_state.Event:
@@ -98,6 +100,11 @@ class Work:
         """The round under way, or the last one."""
         return None if self._measure is None else self._measure.round_number
 
+    @property
+    def last_answers(self) -> str:
+        """What the nodes answered last while they were waited for; empty before that."""
+        return self._fleet.last_answers
+
     async def run(self) -> None:
         """Does all of it; returns when rounds have ended, or early when the run is ending.
 
@@ -156,12 +163,24 @@ class Work:
         """The shim cannot be taken over: the run ends, or, while staging, gets another one."""
         self._observer.link = "lost"
         await self._crew.close()
-        await self._fleet.remember()
+        path = self._host.state_dir / "runs" / run_name(row.id) / "shim.ndjson"
+        said = await trio.to_thread.run_sync(read_last_words, path)
+        await self._fleet.remember(said.ends)
         if isinstance(self._owner.state, run_state.Staging):
             # Nothing of the run is lost with its shim yet.
             self._observer.left = await self._crew.put_down()
         else:
-            self._owner.tell_soon(loss_of_shim(row, why))
+            self._owner.tell_soon(loss_of_shim(row, self._last_reason(said.reason) or why))
+
+    def _last_reason(self, reason: str | None) -> str | None:
+        """Why a shim that is gone stopped the nodes before; None if it did not say so."""
+        if reason == ORPHAN:
+            grace_s = min(self._plan.orphan_grace_s, self._host.config.orphan_grace_s)
+            return (
+                f"no soakd was there for {grace_s:g} s (orphan_grace_s), so its shim stopped the"
+                " nodes"
+            )
+        return None if reason is None else f"its shim stopped the nodes ({reason})"
 
     async def _reopen(self, path: Path) -> float | None:
         """Opens the run folder; returns when it was last written to, None if it is not there."""
@@ -179,7 +198,7 @@ class Work:
     async def _rejoin_shim(self, row: RunRow, account: Account | None) -> None:
         hello = await self._crew.rejoin(self._opened(), row, account)
         self._observer.uid = self._crew.uid
-        self._owner.spawn(self._observer.hear, self._crew.connection)
+        await self._hear()
         self._begun = hello.get("begun") is True
         nodes = hello.get("nodes")
         was_ready = isinstance(self._owner.state, run_state.Warming | run_state.Running)
@@ -188,6 +207,12 @@ class Work:
             if isinstance(held, dict) and type(held.get("pid")) is int:
                 await self._fleet.rejoin(node, held, was_ready=was_ready)
         self._observer.take_ladder(hello)
+
+    async def _hear(self) -> None:
+        """From here on the shim is heard, and what the nodes print is read."""
+        self._owner.spawn(self._observer.hear, self._crew.connection)
+        await self._observer.open_logs()
+        self._owner.spawn(self._observer.watch_logs)
 
     async def _book_absence(self, from_at: float) -> None:
         state = self._owner.state
@@ -211,6 +236,7 @@ class Work:
         """Closes every connection and file; processes are not touched."""
         await self._fleet.close()
         await self._crew.close()
+        self._observer.close_logs()
         if self._folder is not None:
             self._folder.close()
 
@@ -240,7 +266,7 @@ class Work:
         await self._crew.hire(self._opened(), row.shim_n + 1, account)
         self._observer.uid = self._crew.uid
         self._observer.link = "connected"
-        self._owner.spawn(self._observer.hear, self._crew.connection)
+        await self._hear()
 
     async def _use(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -252,7 +278,7 @@ class Work:
     # -- measuring -----------------------------------------------------------------------------
 
     async def _play_rounds(self, running: run_state.Running) -> None:
-        observer, records = self._observer, self._written()
+        records = self._written()
         if records.last_round == 0:
             left_s = None if running.deadline_s is None else running.deadline_s - boot_now()
             deadline = None if left_s is None else wall_now() + left_s
@@ -263,8 +289,8 @@ class Work:
             measure.interrupt(self._cut)
         async with trio.open_nursery() as nursery:
             for node in self._fleet.live.values():
-                nursery.start_soon(node.watch_status, observer)
-                nursery.start_soon(node.watch_resources, observer)
+                nursery.start_soon(node.watch_status)
+                nursery.start_soon(node.watch_resources)
             ended = await measure.run(running)
             nursery.cancel_scope.cancel()
         if ended is not None:

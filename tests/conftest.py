@@ -20,8 +20,39 @@ hypothesis.settings.load_profile("soakd")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a whole run go without coverage, for debuggers and timing."""
+    """Let a whole run go without coverage, for debuggers and timing; let tests run repeatedly."""
     parser.addoption("--no-gates", action="store_true", help="measure no coverage")
+    parser.addoption(
+        "--repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run all chosen tests N times in a row, one pass after the other",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make the passes of `--repeat`: of session scope, so that each is a whole one."""
+    passes = metafunc.config.option.repeat
+    if passes > 1:
+        metafunc.fixturenames.append("_pass")
+        metafunc.parametrize(
+            "_pass", range(passes), scope="session", ids=[f"pass{n + 1}" for n in range(passes)]
+        )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave campaigns out unless `-m` names them.
+
+    Not `addopts = -m ...`: with a marker expression the run would not count as a whole one, and
+    the coverage gates would be off.
+    """
+    if "campaign" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("campaign") is not None]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 def pytest_configure(config: pytest.Config) -> None:

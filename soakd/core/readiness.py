@@ -26,8 +26,11 @@ FIRST_FOR_S: Final = 2.0
 EARLY_POLL_EVERY_S: Final = 0.5
 EARLY_FOR_S: Final = 15.0
 MAX_FORBIDDEN: Final = 6
-# Answers of one sweep jitter by their latency; anything closer than this is one and the same.
-_FORBIDDEN_SPACING_S: Final = 4.0
+# A listener that changes hands while it is looked at is no stranger yet.
+MAX_FOREIGN: Final = 3
+# Early looks come closer than the five seconds that each counted 403 is to be given; a look that
+# comes a moment too early by rounding counts all the same.
+_FORBIDDEN_SPACING_S: Final = POLL_EVERY_S - 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,13 @@ class Forbidden403:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """Another process listens on the node's port; no token was sent to it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Nobody listens yet."""
 
@@ -57,7 +67,7 @@ class Bad:
     text: str
 
 
-Answer: TypeAlias = Ready | Warming503 | Forbidden403 | Refused | Bad
+Answer: TypeAlias = Ready | Warming503 | Forbidden403 | Foreign | Refused | Bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,7 @@ class NodeAnswers:
     latest: Answer | None = None
     forbidden: int = 0
     forbidden_at_s: float | None = None
+    foreign: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +142,21 @@ def decide(state: Readiness, now_s: float) -> Decision:
             " most likely because another process owns the port"
         )
         return Failed(Cause("ready_forbidden", text))
+    for name, past in state.nodes:
+        if isinstance(past.latest, Foreign) and past.foreign >= MAX_FOREIGN:
+            return Failed(_taken(name, past.latest))
     waited_s = now_s - state.since_s
     if waited_s < FIRST_FOR_S:
         return Wait(now_s + FIRST_POLL_EVERY_S)
     return Wait(now_s + (EARLY_POLL_EVERY_S if waited_s < EARLY_FOR_S else POLL_EVERY_S))
+
+
+def _taken(name: NodeName, answer: Foreign) -> Cause:
+    text = (
+        f"{answer.text}; no token was sent to it; end that process or choose another port"
+        " (the program in the node folder must listen itself, not one that it starts)"
+    )
+    return Cause("port_busy", text, name)
 
 
 def answers(state: Readiness) -> dict[NodeName, str]:
@@ -143,6 +165,8 @@ def answers(state: Readiness) -> dict[NodeName, str]:
 
 
 def _answered(past: NodeAnswers, answer: Answer, now_s: float) -> NodeAnswers:
+    if isinstance(answer, Foreign):
+        return NodeAnswers(answer, foreign=past.foreign + 1)
     if not isinstance(answer, Forbidden403):
         return NodeAnswers(answer)
     # A token re-read asks twice in a row; that must not count as patience used up.
@@ -165,6 +189,8 @@ def _word(answer: Answer | None) -> str:
         case Refused():
             # What curl prints as status when it could not connect: the scripts logged that.
             return "000"
+        case Foreign():
+            return "foreign"
         case Bad(text=text):
             return text
         case _:

@@ -231,8 +231,8 @@ def _onward(
             return Stopping("completed", None, until_s)
         case Running(), RoundsDone():
             return Stopping("completed", None, until_s)
-        case Staging() | Starting() | Running(), TimedOut():
-            return Stopping("failed", _overdue(state, limits), until_s)
+        case Staging() | Starting() | Running(), TimedOut(detail=detail):
+            return Stopping("failed", _overdue(state, limits, detail), until_s)
         case _:
             raise IllegalTransition(state, event)
 
@@ -264,13 +264,14 @@ def _stopped_by(who: str) -> Cause:
     return Cause("stop_asked", f"stopped by {who}")
 
 
-def _overdue(state: Staging | Starting | Running, limits: Limits) -> Cause:
+def _overdue(state: Staging | Starting | Running, limits: Limits, detail: str) -> Cause:
     match state:
         case Staging():
             text = f"cannot stage the nodes: not done after {limits.staging_s:g} s"
             return Cause("staging_timeout", text)
         case Starting():
             text = f"cannot start the rounds: nodes not ready after {limits.ready_s:g} s"
+            text += f"; the last answers: {detail}" if detail else ""
             return Cause("ready_timeout", text)
         case Running():
             text = f"cannot go on: the rounds took longer than {limits.running_s:g} s"

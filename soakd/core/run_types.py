@@ -138,7 +138,9 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """The state's own end (`deadline_of`) is past."""
+    """The state's own end (`deadline_of`) is past; `detail` says what was still waited for."""
+
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

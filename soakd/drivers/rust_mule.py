@@ -1,14 +1,13 @@
-"""The rust-mule driver: what soakd knows of the program's folder, configuration and words.
+"""The rust-mule driver: what soakd knows of the program's folder and configuration.
 
 Decides which files of a source folder are copied how, which keys of `config.toml` are set and why,
-what counts as identity, which environment a node gets, and what a failed start's stderr line means.
-Pure text in, text out: the shim touches the files, `rust_mule_api` speaks HTTP. Facts come from the
-node contract (rust-mule 0.1.0): the folder §1, the keys §2, failure text §3.3, log patterns §8.
+what counts as identity, and which environment a node gets. What a node prints is read by
+`rust_mule_words`. Pure text in, text out: the shim touches the files, `rust_mule_api` speaks HTTP.
+Facts come from the node contract (rust-mule 0.1.0): the folder §1, the keys §2.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -236,70 +235,6 @@ def _get(document: tomlkit.TOMLDocument, section: str, name: str) -> Any:
 
 def _plain(value: Any) -> Any:
     return value.unwrap() if hasattr(value, "unwrap") else value
-
-
-# Contract §3.3: a failed start prints one stderr line in debug notation; these prefixes are all
-# that may be relied on.
-FAILURES: tuple[tuple[str, str], ...] = (
-    (
-        "Error: App(SingleInstance(AlreadyRunning",
-        "another rust-mule already runs on this data dir and holds its lock",
-    ),
-    ("Error: LoadConfig(ParseToml", "config.toml is not valid TOML, or a value has the wrong type"),
-    ("Error: LoadConfig(Read", "config.toml cannot be read"),
-    ("Error: InvalidConfig(", "a value in config.toml is refused by the node"),
-    (
-        'Error: App(Sam(Io { op: "bind UDP socket for SAM forwarding"',
-        "the UDP port sam.forward_port is taken",
-    ),
-    (
-        'Error: App(Sam(Io { op: "connect',
-        "the SAM bridge cannot be reached: does the I2P router run, with SAM at sam.host:sam.port?",
-    ),
-    (
-        "Error: App(Sam(Timeout",
-        "the SAM bridge does not answer: the I2P router is still starting, or overloaded",
-    ),
-    ("Error: App(Sam(Closed", "the SAM bridge closed the connection"),
-    ("Error: App(Bootstrap(Sam(Closed", "the SAM bridge closed the connection during bootstrap"),
-    ("Error: App(Sam(ReplyError", "the SAM bridge refused the session"),
-    (
-        'Error: App(InvalidState("decoded SAM PUB key has wrong length',
-        "the bridge makes destinations of another size than 387 bytes; delete sam.keys first",
-    ),
-    ("Error: App(SamKeys(", "sam.keys is damaged"),
-    ("Error: App(Kad(", "preferencesKad.dat is damaged"),
-    ("Error: App(UdpKey(", "kad_udp_key_secret.dat has the wrong size"),
-    ("Error: App(Nodes(Read", "the contact file cannot be read"),
-    ("Error: App(Nodes(InvalidFormat", "the contact file is damaged or of another version"),
-    (
-        'Error: App(Bootstrap(InvalidState("no bootstrap nodes provided',
-        "nodes.dat has no usable contact",
-    ),
-)
-PANIC = re.compile(r"thread '.*'( \(\d+\))? panicked at")
-MAX_SEARCHED_CHARS = 4096
-FATAL = re.compile(r"^Error: ")
-
-
-def explain_failure(stderr_line: str) -> str | None:
-    """Helping words for a node's `Error: …` line (contract §3.3); None for an unknown one."""
-    for prefix, meaning in FAILURES:
-        if stderr_line.startswith(prefix):
-            return meaning
-    return None
-
-
-def is_panic(stderr_line: str) -> bool:
-    """Whether a stderr line announces a panic (contract §8)."""
-    # A line is the node's: the cheap look comes first, and no line is searched without end.
-    head = stderr_line[:MAX_SEARCHED_CHARS]
-    return " panicked at" in head and PANIC.search(head) is not None
-
-
-def is_fatal(stderr_line: str) -> bool:
-    """Whether a stderr line is the one line of a failed start (contract §3.3)."""
-    return FATAL.match(stderr_line) is not None
 
 
 def node_environment(plan: Plan, *, nonce: str, user: Mapping[str, str]) -> dict[str, str]:

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from soakd.core.errors import NodeError
+from soakd.core.plan import CALL_TIMEOUT_S
+from soakd.edge.clock import boot_now
 
 HTTP_OK = 200
 HTTP_FORBIDDEN = 403
 HTTP_UNAVAILABLE = 503
 API = "/api/v1"
 MAX_ERROR_BODY = 120
+MIN_CALL_S = 0.5
 
 
 class Answer(Protocol):
@@ -28,10 +31,17 @@ class Answer(Protocol):
 
 
 class Http(Protocol):
-    """One verified connection to one node (`soakd.edge.node_api.NodeApi`)."""
+    """Verified connections to one node (`soakd.edge.node_api.NodeApi`)."""
 
     async def call(
-        self, method: str, path: str, *, token: str | None, body: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None,
+        body: dict[str, Any] | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+        aside: bool = False,
     ) -> Answer:
         """Sends one request and returns the answer, whatever its status."""
 
@@ -64,18 +74,22 @@ class RustMuleApi:
         self._token: str | None = None
 
     async def status(self) -> tuple[int, str]:
-        """HTTP status and raw body of `GET /status`; 503 is warm-up, 403 a wrong token."""
-        answer = await self._call("GET", "/status")
+        """HTTP status and raw body of `GET /status`; 503 is warm-up, 403 a wrong token.
+
+        A 200 must hold a status: a node that answers garbage is not ready.
+        """
+        answer = await self._call("GET", "/status", None)
+        if answer.status == HTTP_OK:
+            return answer.status, _snapshot(answer)[0]
         return answer.status, answer.body.decode("utf-8", "replace")
 
-    async def status_snapshot(self) -> tuple[str, dict[str, Any]]:
-        """Raw body and object of a status that must be there (the node is past its warm-up)."""
-        body, data = await self._json("GET", "/status", None)
-        if not isinstance(data.get("uptime_secs"), int):
-            raise NodeError(
-                "bad_answer", f"cannot use the status: no uptime_secs in {_short(body)}"
-            )
-        return body, data
+    async def status_snapshot(self, *, aside: bool = False) -> tuple[str, dict[str, Any]]:
+        """Raw body and object of a status that must be there (the node is past its warm-up).
+
+        Args:
+            aside: no round waits for it, so that it must not make one wait.
+        """
+        return _snapshot(await self._call("GET", "/status", None, aside=aside))
 
     async def publish_source(self, file_id: str, size_bytes: int) -> str:
         """Queues a source publish; returns the raw answer."""
@@ -114,34 +128,24 @@ class RustMuleApi:
     async def _json(
         self, method: str, path: str, body: dict[str, Any] | None
     ) -> tuple[str, dict[str, Any]]:
-        answer = await self._call(method, path, body)
-        text = answer.body.decode("utf-8", "replace")
-        if answer.status != HTTP_OK:
-            raise NodeError(
-                "bad_status",
-                f"cannot use the answer of {path}: HTTP {answer.status} {_short(text)}",
-            )
-        try:
-            data = json.loads(answer.body)
-        except (ValueError, RecursionError) as error:
-            raise NodeError(
-                "bad_answer", f"cannot read the answer of {path}: {_short(text)} is not JSON"
-            ) from error
-        if not isinstance(data, dict):
-            raise NodeError(
-                "bad_answer", f"cannot read the answer of {path}: {_short(text)} is not an object"
-            )
-        return text, data
+        return _object(path, await self._call(method, path, body))
 
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    async def _call(
+        self, method: str, path: str, body: dict[str, Any] | None, *, aside: bool = False
+    ) -> Answer:
         """One call with the node's token; on a 403 the token file is read again, once."""
         known = self._token
         token = known if known is not None else await self._fresh_token()
-        answer = await self._http.call(method, API + path, token=token, body=body)
+        began_s = boot_now()
+        answer = await self._http.call(method, API + path, token=token, body=body, aside=aside)
         if answer.status == HTTP_FORBIDDEN and known is not None:
             token = await self._fresh_token()
             if token != known:
-                answer = await self._http.call(method, API + path, token=token, body=body)
+                # Both together may take as long as one: a round's time is made of calls.
+                left_s = max(MIN_CALL_S, CALL_TIMEOUT_S - (boot_now() - began_s))
+                answer = await self._http.call(
+                    method, API + path, token=token, body=body, timeout_s=left_s, aside=aside
+                )
         return answer
 
     async def _fresh_token(self) -> str:
@@ -152,6 +156,42 @@ class RustMuleApi:
         return token
 
 
+def _object(path: str, answer: Answer) -> tuple[str, dict[str, Any]]:
+    """Text and object of an answer that must be 200 and a JSON object.
+
+    Raises:
+        NodeError: it is not; `token_refused` if the node does not know the token just read.
+    """
+    text = answer.body.decode("utf-8", "replace")
+    if answer.status != HTTP_OK:
+        refused = answer.status == HTTP_FORBIDDEN
+        raise NodeError(
+            "token_refused" if refused else "bad_status",
+            f"cannot use the answer of {path}: HTTP {answer.status} {_short(text)}",
+        )
+    try:
+        data = json.loads(answer.body)
+    except (ValueError, RecursionError) as error:
+        raise NodeError(
+            "bad_answer", f"cannot read the answer of {path}: {_short(text)} is not JSON"
+        ) from error
+    if not isinstance(data, dict):
+        raise NodeError(
+            "bad_answer", f"cannot read the answer of {path}: {_short(text)} is not an object"
+        )
+    return text, data
+
+
+def _snapshot(answer: Answer) -> tuple[str, dict[str, Any]]:
+    body, data = _object("/status", answer)
+    if not isinstance(data.get("uptime_secs"), int):
+        raise NodeError("bad_answer", f"cannot use the status: no uptime_secs in {_short(body)}")
+    return body, data
+
+
 def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return repr(flat if len(flat) <= MAX_ERROR_BODY else flat[:MAX_ERROR_BODY] + "…")
+    # Cut before it is split: a megabyte of short words would take thirty to flatten.
+    head = text.lstrip()[: 2 * MAX_ERROR_BODY]
+    flat = " ".join(head.split())
+    is_whole = len(head) < 2 * MAX_ERROR_BODY and len(flat) <= MAX_ERROR_BODY
+    return repr(flat if is_whole else flat[:MAX_ERROR_BODY] + "…")

@@ -46,6 +46,17 @@ class Follower:
         piece, self._offset = await trio.to_thread.run_sync(_read_piece, self._fd, self._offset)
         return piece
 
+    async def read_data(self, offset: int) -> tuple[int, bytes]:
+        """Return where the first written bytes at or behind `offset` stand, and some of them.
+
+        Holes are stepped over in silence; at the end of the file there is b"".
+        """
+        return await trio.to_thread.run_sync(_read_data, self._fd, offset)
+
+    def size(self) -> int:
+        """Length of the file now, holes included."""
+        return os.fstat(self._fd).st_size
+
     async def wait_changed(self) -> None:
         """Wait until the file was written since the last call (or since it was opened)."""
         while True:
@@ -120,6 +131,15 @@ def _read_piece(fd: int, offset: int) -> tuple[bytes, int]:
     hole_begins = _seek(fd, offset, os.SEEK_HOLE, size)
     piece = os.pread(fd, min(PIECE_BYTES, hole_begins - offset), offset)
     return piece, offset + len(piece)
+
+
+def _read_data(fd: int, offset: int) -> tuple[int, bytes]:
+    size = os.fstat(fd).st_size
+    if size <= offset:
+        # Behind the end too: a node that shortens its own output is read on from there.
+        return size, b""
+    begin = _seek(fd, offset, os.SEEK_DATA, size)
+    return begin, os.pread(fd, PIECE_BYTES, begin)
 
 
 def _seek(fd: int, offset: int, whence: int, size: int) -> int:

@@ -1,4 +1,4 @@
-"""HTTP to one node: one persistent connection whose far end was proven before it hears a token.
+"""HTTP to one node: persistent connections whose far end was proven before it hears a token.
 
 Decided here: how a call to a node that hangs, drips, lies or restarts ends, always within its
 time, as an `Answer` or a `NodeCallError`. Not decided here: what an answer means (the driver), who
@@ -30,6 +30,8 @@ CALL_S: Final = 12.0
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_HEADER_BYTES: Final = 16 << 10
 READ_BYTES: Final = 64 << 10
+WIRE_FACTOR: Final = 2
+"""How much larger than its body an answer may be: chunks of a byte each cost CPU, not memory."""
 
 Verify = Callable[[int, str], None]
 """Given port and address, raises `NodeError` unless the node itself listens there now."""
@@ -68,6 +70,9 @@ class Answer:
 class NodeApi:
     """The HTTP API of one node. Calls of several tasks take turns; `aclose` it in the end.
 
+    Calls made `aside` have a connection and turns of their own: a sampler's call that hangs would
+    else make each call of a round wait for its time-out, and a round takes longer than it may.
+
     Args:
         host: a loopback literal, or `localhost` (IPv4 first, then IPv6).
         port: the node's port.
@@ -84,8 +89,9 @@ class NodeApi:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._transport = transport or NodeConnection(host, port, verify)
-        self._turn = trio.Lock()
+        self._lanes = tuple(
+            _Lane(transport or NodeConnection(host, port, verify), trio.Lock()) for _ in range(2)
+        )
 
     async def call(
         self,
@@ -94,8 +100,8 @@ class NodeApi:
         *,
         token: str | None,
         body: Mapping[str, Any] | None = None,
-        max_bytes: int = MAX_BODY_BYTES,
         timeout_s: float = CALL_S,
+        aside: bool = False,
     ) -> Answer:
         """Send one request and return the answer, whatever its status.
 
@@ -107,19 +113,19 @@ class NodeApi:
             path: absolute, with query; becomes the request target.
             token: for `Authorization: Bearer`; None sends none.
             body: sent as JSON; None sends none.
-            max_bytes: the largest body that is accepted.
             timeout_s: for the whole call; the wait for calls of other tasks does not count.
+            aside: the call is not one that a round waits for.
 
         Raises:
             NodeCallError: there was no usable answer; the next call connects anew.
         """
         act = f"{method} {path} on {self._authority}"
         request = self._request(method, path, token, body)
-        request.extensions = {"max_bytes": max_bytes}
-        async with self._turn:
+        lane = self._lanes[aside]
+        async with lane.turn:
             try:
                 with trio.fail_after(timeout_s):
-                    response = await self._transport.handle_async_request(request)
+                    response = await lane.transport.handle_async_request(request)
                     return Answer(response.status_code, await response.aread())
             except trio.TooSlowError:
                 text = f"no whole answer within {timeout_s:g} s"
@@ -128,8 +134,9 @@ class NodeApi:
                 raise NodeCallError(error.kind, error.text, act) from error
 
     async def aclose(self) -> None:
-        """Close the connection; a later call would open a new one."""
-        await self._transport.aclose()
+        """Close the connections; a later call would open a new one."""
+        for lane in self._lanes:
+            await lane.transport.aclose()
 
     def _request(
         self, method: str, path: str, token: str | None, body: Mapping[str, Any] | None
@@ -148,10 +155,18 @@ class NodeApi:
         return httpx.Request(method, url, headers=headers, content=content)
 
 
+@dataclass(slots=True)
+class _Lane:
+    """A connection, and whose turn it is to use it."""
+
+    transport: httpx.AsyncBaseTransport
+    turn: trio.Lock
+
+
 class NodeConnection(httpx.AsyncBaseTransport):
     """One verified HTTP/1.1 connection, replaced when it ends; for one task at a time.
 
-    Understands the request extension `max_bytes`. Answers are complete `httpx.Response`s.
+    Answers are complete `httpx.Response`s.
     """
 
     def __init__(self, host: str, port: int, verify: Verify) -> None:
@@ -279,6 +294,8 @@ class _Link:
         self.http = h11.Connection(h11.CLIENT, MAX_HEADER_BYTES)
         self.heard = False
         """A byte of the answer under way came."""
+        self.taken_bytes = 0
+        """What came since the request was sent."""
         self.ended = False
         """The node closed its side."""
 
@@ -305,6 +322,7 @@ class _Link:
         data = await self.socket.recv(READ_BYTES)
         self.heard = self.heard or bool(data)
         self.ended = not data
+        self.taken_bytes += len(data)
         if not self.heard:
             raise _Died
         self.http.receive_data(data)
@@ -319,22 +337,36 @@ async def _converse(link: _Link, request: httpx.Request) -> httpx.Response:
     if request.content:
         data += http.send(h11.Data(data=request.content)) or b""
     await link.send(data + (http.send(h11.EndOfMessage()) or b""))
-    limit = request.extensions.get("max_bytes", MAX_BODY_BYTES)
-    answer, body = None, bytearray()
+    body = bytearray()
+    link.taken_bytes = 0
+    try:
+        answer = await _receive(link, body)
+        headers = answer.headers.raw_items()
+        return httpx.Response(answer.status_code, headers=headers, content=bytes(body))
+    finally:
+        # The frames of an exception live until the next garbage collection: megabytes of bodies
+        # that were refused would pile up.
+        body.clear()
+
+
+async def _receive(link: _Link, body: bytearray) -> h11.Response:
+    """Receive a whole answer; its body goes into `body`."""
+    http, answer = link.http, None
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
             await link.receive()
+            _refuse_padding(link.taken_bytes)
         elif isinstance(event, h11.Data):
             body += event.data
-            if len(body) > limit:
-                raise NodeCallError("too_big", f"the body has more than {limit} bytes")
+            if len(body) > MAX_BODY_BYTES:
+                raise NodeCallError("too_big", f"the body has more than {MAX_BODY_BYTES} bytes")
         elif isinstance(event, h11.Response):
             answer = event
             _refuse_encoding(event)
+            _refuse_length(event)
         elif isinstance(event, h11.EndOfMessage) and answer is not None:
-            headers = answer.headers.raw_items()
-            return httpx.Response(answer.status_code, headers=headers, content=bytes(body))
+            return answer
         elif not isinstance(event, h11.InformationalResponse):
             raise NodeCallError("protocol", "the answer switches protocols")
 
@@ -343,3 +375,18 @@ def _refuse_encoding(answer: h11.Response) -> None:
     for name, value in answer.headers:
         if name == b"content-encoding" and value.lower() != b"identity":
             raise NodeCallError("protocol", f"the body is encoded ({value!r}) though not asked for")
+
+
+def _refuse_length(answer: h11.Response) -> None:
+    for name, value in answer.headers:
+        # h11 has checked that it is a number.
+        if name == b"content-length" and int(value) > MAX_BODY_BYTES:
+            text = f"the body is announced with {int(value)} bytes, more than {MAX_BODY_BYTES}"
+            raise NodeCallError("too_big", text)
+
+
+def _refuse_padding(taken_bytes: int) -> None:
+    """Refuse an answer that hides a small body in interim answers or in chunks of nothing."""
+    most = WIRE_FACTOR * MAX_BODY_BYTES + MAX_HEADER_BYTES + READ_BYTES
+    if taken_bytes > most:
+        raise NodeCallError("too_big", f"the answer has more than {most} bytes and no end")

@@ -97,12 +97,13 @@ class NodeExit(TypedDict, total=False):
 
 
 class NodeResult(TypedDict):
-    """One node of a run."""
+    """One node of a run; `trouble` has a sentence for each thing that is wrong with it now."""
 
     name: str
     pid: int | None
     state: str
     exit: NodeExit | None
+    trouble: list[str]
 
 
 GapResult = TypedDict("GapResult", {"from": str, "to": str, "s": float, "why": str})
@@ -180,6 +181,13 @@ class CollectResult(TypedDict):
     name: str
     bytes: int
     sha256: str
+
+
+class ForgetResult(TypedDict):
+    """The processes that are left of the run; they hold nothing any more."""
+
+    id: str
+    pids: list[int]
 
 
 class ListResult(TypedDict):

@@ -11,6 +11,7 @@ from soakd.core.readiness import (
     Bad,
     Failed,
     Forbidden403,
+    Foreign,
     Readiness,
     Ready,
     Refused,
@@ -82,6 +83,22 @@ def test_forbidden_answers_close_together_count_once() -> None:
     for tick in range(2):
         state = readiness.advance(state, "a", Forbidden403(), 45.0 + 5 * tick)
     assert isinstance(readiness.decide(state, 50.0), Failed)
+
+
+def test_a_stranger_on_the_port_of_one_node_fails_soon_and_is_named() -> None:
+    """Three looks in a row: a listener that has just changed hands is not taken for one."""
+    stranger = Foreign("cannot talk to node b: 127.0.0.1:1 is held by pid 4711 (nc) of uid 0")
+    state = readiness.begin(("a", "b"), 0.0)
+    for tick, answer in enumerate([stranger, stranger, Refused(), stranger, stranger]):
+        state = _sweep(state, Warming503(), answer, 0.2 * tick)
+        assert isinstance(readiness.decide(state, 0.2 * tick), Wait)
+    state = _sweep(state, Warming503(), stranger, 1.0)
+    decision = readiness.decide(state, 1.0)
+    assert isinstance(decision, Failed)
+    assert (decision.cause.code, decision.cause.node) == ("port_busy", "b")
+    assert "pid 4711 (nc)" in decision.cause.text
+    assert "no token was sent" in decision.cause.text
+    assert readiness.answers(state)["b"] == "foreign"
 
 
 def test_the_latest_answers_are_shown_as_the_scripts_did() -> None:

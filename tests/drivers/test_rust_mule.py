@@ -1,8 +1,7 @@
-"""The driver's text half: what becomes of a user's config.toml, and what a node's words mean."""
+"""The driver's text half: what becomes of a user's config.toml."""
 
 from __future__ import annotations
 
-import time
 import tomllib
 from typing import Any
 
@@ -11,13 +10,9 @@ import tomlkit
 
 from soakd.core.errors import NodeError
 from soakd.core.plan import NodePlan, Plan
-from soakd.drivers import rust_mule
 from soakd.drivers.rust_mule import (
     check_config,
     edit_config,
-    explain_failure,
-    is_fatal,
-    is_panic,
     node_environment,
     session_name,
 )
@@ -225,43 +220,6 @@ def test_session_name_is_unique_per_node_and_run() -> None:
     """A newcomer with the same name destroys the other's session."""
     names = {session_name(plan(), node, run) for node in "ab" for run in ("r1", "r2")}
     assert len(names) == 4
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("Error: App(SingleInstance(AlreadyRunning(..)))", "holds its lock"),
-        ('Error: App(Sam(Io { op: "connect 127.0.0.1:7656"', "SAM bridge cannot be reached"),
-        ("Error: LoadConfig(ParseToml(..", "not valid TOML"),
-        ("Error: SomethingNew", None),
-        ("all is well", None),
-    ],
-)
-def test_failed_start_is_explained(line: str, words: str | None) -> None:
-    """The one stderr line of the node, in words that help."""
-    meaning = explain_failure(line)
-    assert meaning is None if words is None else words in (meaning or "")
-
-
-def test_every_known_failure_is_a_fatal_line() -> None:
-    """What can be explained is also noticed."""
-    assert all(is_fatal(prefix) for prefix, _ in rust_mule.FAILURES)
-    assert not is_fatal("WARN Error: x")
-
-
-def test_panics_are_told_from_talk_about_panics() -> None:
-    """With and without the thread id of newer Rust."""
-    assert is_panic("thread 'main' panicked at src/main.rs:1:2:")
-    assert is_panic("thread 'kad' (4711) panicked at src/kad.rs:1:2:")
-    assert not is_panic("the main thread panicked at nothing")
-
-
-def test_long_lines_are_searched_in_no_time() -> None:
-    """stderr is the node's: 64 KiB made to be slow must not hold the daemon up."""
-    line = "thread '" * 8000
-    begun = time.perf_counter()
-    assert not is_panic(line)
-    assert time.perf_counter() - begun < 0.1
 
 
 def test_environment_of_a_node_is_built() -> None:

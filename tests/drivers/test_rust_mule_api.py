@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import trio
 
 from soakd.core.errors import HostError, NodeError
+from soakd.core.plan import CALL_TIMEOUT_S
 from soakd.drivers.rust_mule_api import MAX_ERROR_BODY, RustMuleApi
 
 FILE = "0" * 32
@@ -28,15 +30,27 @@ class Node:
         self.answers = list(answers)
         self.tokens = list(tokens)
         self.calls: list[tuple[str, str, str | None, dict[str, Any] | None]] = []
+        self.times: list[float] = []
+        self.asides: list[bool] = []
+        self.takes_s = 0.0
         self.heard: list[str] = []
         self.reads = 0
         self.api = RustMuleApi(self, self.read_token, self.on_token)
 
     async def call(
-        self, method: str, path: str, *, token: str | None, body: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None,
+        body: dict[str, Any] | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+        aside: bool = False,
     ) -> Answer:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.takes_s)
         self.calls.append((method, path, token, body))
+        self.times.append(timeout_s)
+        self.asides.append(aside)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -98,10 +112,10 @@ async def test_403_to_a_token_just_read_is_not_asked_twice() -> None:
 
 async def test_forgotten_token_is_read_again() -> None:
     """While waiting for readiness every poll looks at the file."""
-    node = Node(FORBIDDEN, ok({}), tokens=("t1", "t2"))
+    node = Node(FORBIDDEN, Answer(503, b"{}"), tokens=("t1", "t2"))
     await node.api.status()
     await node.api.forget_token()
-    assert await node.api.status() == (200, "{}")
+    assert await node.api.status() == (503, "{}")
     assert node.heard == ["t1", "t2"]
 
 
@@ -192,6 +206,45 @@ async def test_nesting_without_end_is_the_nodes_error() -> None:
         await Node(Answer(200, b"[" * 500_000)).api.sources(FILE)
 
 
+async def test_a_refused_token_has_a_name_of_its_own() -> None:
+    """It is neither an error of the API nor garbage: somebody has another token."""
+    with pytest.raises(NodeError) as error:
+        await Node(FORBIDDEN).api.sources(FILE)
+    assert error.value.code == "token_refused"
+    with pytest.raises(NodeError) as error:
+        await Node(Answer(404, b"no")).api.sources(FILE)
+    assert error.value.code == "bad_status"
+
+
+@pytest.mark.slow
+async def test_a_call_that_is_made_twice_takes_no_longer_than_one() -> None:
+    """What the refusal has taken is missing from the time of the second one."""
+    node = Node(ok({"sources": []}), FORBIDDEN, ok({"sources": []}), tokens=("t1", "t2"))
+    await node.api.sources(FILE)
+    node.takes_s = 0.3
+    await node.api.sources(FILE)
+    assert node.times[:2] == [CALL_TIMEOUT_S, CALL_TIMEOUT_S]
+    assert CALL_TIMEOUT_S - 3 < node.times[2] <= CALL_TIMEOUT_S - 0.3
+
+
+async def test_a_snapshot_can_be_taken_aside() -> None:
+    """Only then: what a round waits for has its own connection."""
+    node = Node(ok({"uptime_secs": 3, "sources": []}))
+    await node.api.status_snapshot(aside=True)
+    await node.api.status_snapshot()
+    await node.api.sources(FILE)
+    assert node.asides == [True, False, False]
+
+
+async def test_a_node_that_answers_garbage_is_not_ready() -> None:
+    """200 alone is no status; every other answer passes, it has a meaning of its own."""
+    assert await Node(ok({"uptime_secs": 3})).api.status() == (200, '{"uptime_secs": 3}')
+    assert await Node(Answer(503, b"\xff")).api.status() == (503, "\ufffd")
+    for body in (b"", b"<html>", b"[]", b"{}"):
+        with pytest.raises(NodeError, match="status"):
+            await Node(Answer(200, body)).api.status()
+
+
 async def test_quoted_bodies_are_short_and_flat() -> None:
     """They go into logs and status."""
     body = b"line\n\tline " + b"\x1b[31m" + b"x" * 10_000
@@ -199,6 +252,21 @@ async def test_quoted_bodies_are_short_and_flat() -> None:
         await Node(Answer(500, body)).api.sources(FILE)
     assert len(error.value.message) < MAX_ERROR_BODY + 100
     assert error.value.message.isprintable()
+
+
+async def test_quoting_a_huge_body_takes_little_memory() -> None:
+    """A megabyte of one-letter words; cut, and marked as cut."""
+    node = Node(Answer(500, b" " * 1000 + b"x " * 500_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(NodeError) as error:
+            await node.api.sources(FILE)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "x x x" in error.value.message
+    assert error.value.message.endswith("…'")
+    assert most_bytes < 5_000_000
 
 
 async def test_errors_of_the_connection_pass() -> None:

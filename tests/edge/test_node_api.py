@@ -188,6 +188,29 @@ async def test_the_wait_for_ones_turn_is_not_the_nodes_fault() -> None:
     assert answers == [Answer(200, b"{}")]
 
 
+async def test_a_call_aside_that_hangs_makes_no_other_wait() -> None:
+    """It has its own connection, proven like the first."""
+    asked: list[str] = []
+    async with running(hang) as (node, port):
+        api = NodeApi("127.0.0.1", port, lambda _port, address: asked.append(address))
+
+        async def sample() -> None:
+            with pytest.raises(NodeCallError):
+                await api.call("GET", "/aside", token=None, timeout_s=0.2, aside=True)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sample)
+            while not node.requests:
+                await trio.lowlevel.checkpoint()
+            began_s = trio.current_time()
+            assert await api.call("GET", "/x", token=None) == Answer(200, b"{}")
+            assert trio.current_time() - began_s < 0.2
+        assert await api.call("GET", "/y", token=None, aside=True) == Answer(200, b"{}")
+        await api.aclose()
+    assert node.connections == 3
+    assert len(asked) == 6
+
+
 async def test_localhost_is_both_loopback_addresses() -> None:
     """IPv4 first; verify hears the address that was really connected."""
     asked: list[str] = []
@@ -343,6 +366,7 @@ async def test_a_new_connection_that_dies_is_lost() -> None:
         await api.aclose()
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 LARGE = b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n"
 
 
@@ -352,20 +376,29 @@ LARGE = b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n"
         (b"SSH-2.0-OpenSSH_9\r\n\r\n", "protocol"),
         (b"\x00\xff garbage \r\n\r\n", "protocol"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n", "protocol"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\n", "protocol"),
         (b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n", "protocol"),
         (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", "protocol"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 101\r\n\r\n" + b"x" * 101, "too_big"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n65\r\n" + b"x" * 101, "too_big"),
         (LARGE, "too_big"),
         (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 10_000, "too_big"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, "too_big"),
+        (CHUNKED + (b"1;" + b"z" * 10_000 + b"\r\nx\r\n") * 50, "too_big"),
     ],
-    ids=["ssh", "garbage", "length", "upgrade", "gzip", "body", "chunked", "header", "headers"],
-)
-async def test_what_is_not_an_answer_ends_the_connection(sent: bytes, kind: str) -> None:
+    ids=[
+        "ssh", "garbage", "length", "digits", "upgrade", "gzip", "body", "chunked", "header",
+        "headers", "interim", "padding",
+    ],
+)  # fmt: skip
+async def test_what_is_not_an_answer_ends_the_connection(
+    sent: bytes, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And the next call has a clean one."""
+    monkeypatch.setattr(node_api, "MAX_BODY_BYTES", 100)
     async with running(sent) as (node, port):
         api = NodeApi("127.0.0.1", port, trusting)
-        assert (await refused(api, max_bytes=100)).kind == kind
+        assert (await refused(api)).kind == kind
         assert await api.call("GET", "/x", token=None) == Answer(200, b"{}")
         await api.aclose()
     assert node.connections == 2
@@ -382,6 +415,16 @@ async def test_half_an_answer_is_lost(part: bytes) -> None:
         assert (await refused(api)).kind == "lost"
         await api.aclose()
     assert len(node.requests) == 2
+
+
+async def test_a_body_that_is_announced_too_big_is_not_awaited() -> None:
+    """Not a byte of it is needed to refuse it."""
+    async with running(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n") as (_, port):
+        api = NodeApi("127.0.0.1", port, trusting)
+        error = await refused(api)
+        await api.aclose()
+    assert error.kind == "too_big"
+    assert "announced with 100000000 bytes" in error.text
 
 
 async def test_answers_without_length_chunked_and_with_interim_are_whole() -> None:

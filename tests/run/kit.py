@@ -462,32 +462,49 @@ class FakeNet:
 class FakeNode:
     """One node as rounds see it."""
 
-    def __init__(self, name: str, net: FakeNet, process: Process | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        net: FakeNet,
+        process: Process | None = None,
+        sink: NodeSink | None = None,
+    ) -> None:
         self.name = name
         self.net = net
+        self.sink = sink
         self.kad_id: str | None = None
         self.process = process or Process(NO_PROCESS, TICKS, UID)
         self.on_token: Callable[[str], Awaitable[None]] | None = None
         self.closed = False
 
+    async def _meet(self, step: str, route: str) -> None:
+        try:
+            await self.net.meet(self.name, step)
+        except NodeError as error:
+            if self.sink is not None:
+                self.sink.call_ended(self.name, route, error)
+            raise
+        if self.sink is not None:
+            self.sink.call_ended(self.name, route, None)
+
     async def publish_source(self, file_id: str, _size: int) -> str:
-        await self.net.meet(self.name, "publish")
+        await self._meet("publish", "/kad/publish_source")
         self.net.publish(file_id)
         return '{"queued":true}'
 
     async def search_sources(self, file_id: str, _size: int) -> str:
-        await self.net.meet(self.name, "search")
+        await self._meet("search", "/kad/search_sources")
         self.net.search(file_id)
         return '{"queued": true}'
 
     async def sources(self, file_id: str) -> Sources:
-        await self.net.meet(self.name, "sources")
+        await self._meet("sources", "/kad/sources")
         if self.name == "a" or self.net.seen(file_id):
             return Sources(f'{{"sources":[{{"source_id_hex":"{KAD_ID}"}}]}}', (KAD_ID,))
         return Sources('{"sources":[]}', ())
 
     async def status(self) -> str:
-        await self.net.meet(self.name, "status")
+        await self._meet("status", "/status")
         return '{"uptime_secs":5}'
 
     async def learn_kad_id(self, _file_id: str) -> None:
@@ -501,13 +518,15 @@ class FakeNode:
         answers = self.net.answers.get(self.name)
         return answers.pop(0) if answers else readiness.Ready()
 
-    async def watch_status(self, sink: NodeSink) -> None:
+    async def watch_status(self) -> None:
         await self.net.meet(self.name, "watch_status")
-        sink.status_sample(self.name, '{"uptime_secs":5}')
+        assert self.sink is not None
+        self.sink.status_sample(self.name, '{"uptime_secs":5}')
         await trio.sleep_forever()
 
-    async def watch_resources(self, sink: NodeSink) -> None:
-        sink.resources(self.name, {"rss_bytes": 1})
+    async def watch_resources(self) -> None:
+        assert self.sink is not None
+        self.sink.resources(self.name, {"rss_bytes": 1})
         await trio.sleep_forever()
 
     async def close(self) -> None:
@@ -581,9 +600,10 @@ class World:
         process: Process,
         _read_file: object,
         on_token: Callable[[str], Awaitable[None]],
+        sink: NodeSink,
     ) -> FakeNode:
         """In place of `LiveNode`."""
-        self.nodes[plan.name] = made = FakeNode(plan.name, self.net, process)
+        self.nodes[plan.name] = made = FakeNode(plan.name, self.net, process, sink)
         made.on_token = on_token
         return made
 

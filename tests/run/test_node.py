@@ -17,7 +17,7 @@ import trio
 from trio.testing import MockClock
 
 from soakd.core import readiness
-from soakd.core.errors import HostError, NodeError
+from soakd.core.errors import HostError, NodeError, SoakError
 from soakd.core.plan import NodePlan
 from soakd.drivers.rust_mule import NodeConfig
 from soakd.edge import ports
@@ -37,6 +37,10 @@ class Sink:
         self.events: list[tuple[str, str | None, dict[str, Any]]] = []
         self.samples: list[str] = []
         self.usage: list[dict[str, Any]] = []
+        self.calls: list[tuple[str, str, str | None]] = []
+
+    def call_ended(self, node: str, route: str, error: SoakError | None) -> None:
+        self.calls.append((node, route, None if error is None else error.code))
 
     def event(self, kind: str, node: str | None, data: dict[str, Any]) -> None:
         self.events.append((kind, node, data))
@@ -65,7 +69,8 @@ class Scripted:
         monkeypatch.setattr("soakd.node.NodeApi", make)
         plan = NodePlan("a", "/dist/a", "127.0.0.1", 20_000, ("publisher",))
         process = Process(os.getpid(), start_ticks(os.getpid()) or 0, UID)
-        self.node = LiveNode(plan, CONFIG, process, self._read_file, self._keep)
+        self.sink = Sink()
+        self.node = LiveNode(plan, CONFIG, process, self._read_file, self._keep, self.sink)
 
     def _respond(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -99,7 +104,7 @@ def status(uptime: int) -> httpx.Response:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (httpx.Response(200), readiness.Ready()),
+        (httpx.Response(200, json={"uptime_secs": 1}), readiness.Ready()),
         (httpx.Response(503), readiness.Warming503()),
         (httpx.Response(403), readiness.Forbidden403()),
         (httpx.Response(500, text="x\ny"), readiness.Bad("HTTP 500 'x\\ny'")),
@@ -203,14 +208,49 @@ async def test_own_kad_id_is_learnt_once_and_only_when_it_is_clear(
     assert len(scripted.requests) == 3
 
 
+async def test_what_each_call_came_to_is_told(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """By route; a refused token is told from other errors, and never counts as an answer."""
+    scripted.answer = lambda _: httpx.Response(200, json={"queued": True, "sources": []})
+    await scripted.node.publish_source("f", 1)
+    await scripted.node.sources("f")
+    scripted.answer = lambda _: httpx.Response(403)
+    with pytest.raises(NodeError):
+        await scripted.node.search_sources("f", 1)
+    assert scripted.sink.calls == [
+        ("a", "/kad/publish_source", None),
+        ("a", "/kad/sources", None),
+        ("a", "/kad/search_sources", "token_refused"),
+    ]
+
+
+async def test_a_replaced_token_is_an_event_without_its_value(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """It is used at once; the first token is no news."""
+    scripted.answer = lambda _: status(1)
+    await scripted.node.status()
+    fresh = "cd" * 32
+    scripted.token = fresh.encode()
+    scripted.answer = lambda request: (
+        status(2) if request.headers["authorization"] == f"Bearer {fresh}" else httpx.Response(403)
+    )
+    await scripted.node.status()
+    [(kind, node, data)] = scripted.sink.events
+    assert (kind, node) == ("token_replaced", "a")
+    assert "data/api.token" in data["text"]
+    assert fresh not in str(data)
+    assert scripted.kept == [TOKEN, fresh]
+
+
 # -- watching ----------------------------------------------------------------------------------
 
 
 async def watch(scripted: Scripted, seconds: float) -> Sink:
-    sink = Sink()
     with trio.move_on_after(seconds):
-        await scripted.node.watch_status(sink)
-    return sink
+        await scripted.node.watch_status()
+    return scripted.sink
 
 
 async def test_each_snapshot_is_handed_on_once(
@@ -232,18 +272,20 @@ async def test_service_loop_that_began_anew_is_noticed(
     scripted.answer = lambda _: status(next(uptimes))
     sink = await watch(scripted, 7)
     data = {"uptime_before_s": 104, "uptime_s": 3}
-    assert sink.events == [("service_loop_restarted", "a", data)]
+    assert sink.events == [("sam_session_recreated", "a", data)]
     assert len(sink.samples) == 4
 
 
 async def test_loop_that_stands_still_is_noticed_once(
     scripted: Scripted, autojump_clock: MockClock
 ) -> None:
-    """After two windows without a new snapshot; again only after it went on."""
+    """After two windows without a new snapshot; its end is told, and the next one again."""
     begun_s = trio.current_time()
     scripted.answer = lambda _: status(5 if trio.current_time() < begun_s + 100 else 9)
     sink = await watch(scripted, 200)
-    assert [kind for kind, _, _ in sink.events] == ["loop_stalled"] * 2
+    kinds = [kind for kind, _, _ in sink.events]
+    assert kinds == ["loop_stalled", "trouble_over", "loop_stalled"]
+    assert sink.events[1][2]["kind"] == "loop_stalled"
     assert 8 < sink.events[0][2]["for_s"] < 14
     assert len(sink.samples) == 2
 
@@ -251,11 +293,13 @@ async def test_loop_that_stands_still_is_noticed_once(
 async def test_sampling_goes_on_after_a_failure(
     scripted: Scripted, autojump_clock: MockClock
 ) -> None:
-    """A streak of bad answers is one event, its end another: hours of them are no flood."""
+    """The sink hears of each call; what a streak of bad ones means is not decided here."""
     answers = iter([httpx.Response(500), httpx.Response(200, text="x"), status(1), status(2)])
     scripted.answer = lambda _: next(answers)
     sink = await watch(scripted, 7)
-    assert [kind for kind, _, _ in sink.events] == ["status_sample_failed", "status_sample_back"]
+    assert [code for _, _, code in sink.calls] == ["bad_status", "bad_answer", None, None]
+    assert {(node, route) for node, route, _ in sink.calls} == {("a", "/status")}
+    assert sink.events == []
     assert [json.loads(body)["uptime_secs"] for body in sink.samples] == [1, 2]
 
 
@@ -263,14 +307,14 @@ async def test_resources_are_sampled_while_the_process_lives(
     scripted: Scripted, autojump_clock: MockClock
 ) -> None:
     """Every ten seconds; a process that is gone, or another of its pid, ends it."""
-    sink = Sink()
+    sink = scripted.sink
     with trio.move_on_after(3 * RESOURCE_SAMPLE_S - 1):
-        await scripted.node.watch_resources(sink)
+        await scripted.node.watch_resources()
     assert len(sink.usage) == 3
     assert sink.usage[0]["rss_bytes"] > 1_000_000
     for process in (Process(NO_PROCESS, TICKS, UID), Process(os.getpid(), 1, UID)):
         scripted.node.process = process
-        await scripted.node.watch_resources(sink)
+        await scripted.node.watch_resources()
     assert len(sink.usage) == 3
 
 
@@ -311,7 +355,8 @@ def live_node(port: int, process: Process, host: str = "127.0.0.1") -> LiveNode:
     async def keep(_token: str) -> None:
         await trio.lowlevel.checkpoint()
 
-    return LiveNode(NodePlan("a", "/a", host, port, ("publisher",)), CONFIG, process, token, keep)
+    plan = NodePlan("a", "/a", host, port, ("publisher",))
+    return LiveNode(plan, CONFIG, process, token, keep, Sink())
 
 
 MYSELF = Process(os.getpid(), start_ticks(os.getpid()) or 0, UID)
@@ -335,7 +380,7 @@ async def test_foreign_process_on_the_port_gets_no_token() -> None:
                 process = Process(child.pid, start_ticks(child.pid) or 0, UID)
                 node = live_node(listener.port, process)
                 answer = await node.readiness()
-                assert isinstance(answer, readiness.Bad)
+                assert isinstance(answer, readiness.Foreign)
                 assert f"pid {os.getpid()}" in answer.text
                 with pytest.raises(NodeError, match="is held by"):
                     await node.publish_source("f", 1)
@@ -349,7 +394,7 @@ async def test_listener_of_another_user_gets_no_token(monkeypatch: pytest.Monkey
     """Even with the node's own socket: a fork of it under another uid is not the node."""
     async with listening() as listener:
         node = live_node(listener.port, Process(os.getpid(), MYSELF.ticks, UID + 1))
-        assert isinstance(await node.readiness(), readiness.Bad)
+        assert isinstance(await node.readiness(), readiness.Foreign)
         await node.close()
     assert listener.got == b""
 

@@ -49,7 +49,7 @@ def test_queued_run_is_shown_from_its_row(tmp_path: Path, store: Store) -> None:
     status = from_row(make_row(tmp_path, store, plan), plan, (), (), "slots")
     assert status["remaining_s"] == status["duration_s"] == 90.0
     assert status["nodes"] == [
-        {"name": name, "pid": None, "state": "none", "exit": None} for name in "ab"
+        {"name": name, "pid": None, "state": "none", "exit": None, "trouble": []} for name in "ab"
     ]
     assert status["rounds"]["total"] == 0
     assert status["hit_rate"] == {"value": None, "n": 0}
@@ -80,8 +80,8 @@ def test_finished_run_is_shown_from_its_row(tmp_path: Path, store: Store) -> Non
     assert status["search_hit_rate"] == {"value": pytest.approx(3 / 5), "n": 5}
     # No pid of a run that is not live is shown: it may be anybody's by now.
     assert status["nodes"] == [
-        {"name": "a", "pid": None, "state": "exited", "exit": {"code": 1}},
-        {"name": "b", "pid": None, "state": "none", "exit": None},
+        {"name": "a", "pid": None, "state": "exited", "exit": {"code": 1}, "trouble": []},
+        {"name": "b", "pid": None, "state": "none", "exit": None, "trouble": []},
     ]
     assert status["gaps"] == [
         {"from": "1970-01-01T00:00:00Z", "to": "1970-01-01T00:00:05.250Z", "s": 5.25, "why": "away"}

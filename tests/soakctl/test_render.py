@@ -59,7 +59,7 @@ def test_a_rate_never_stands_without_its_n() -> None:
 
 def test_exits_are_told_apart() -> None:
     """A code, a signal, nothing."""
-    assert exit_text({"code": 0}) == "exit code 0"
+    assert exit_text({"code": 0}) == "exit status 0"
     assert exit_text({"signal": 9}) == "killed by signal 9"
     assert exit_text(None) == ""
 

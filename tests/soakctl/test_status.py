@@ -36,7 +36,7 @@ def test_a_running_run_is_shown_with_everything_that_matters(
 def test_a_finished_run_shows_its_verdict_with_its_sentence(
     soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
 ) -> None:
-    """The verdict is the headline, the cause and the exit code follow."""
+    """The verdict is the headline, the cause and the exit status follow."""
     soakd.handlers["run.status"] = finished(
         "failed",
         "node_exits == 0 does not hold: 1",
@@ -48,6 +48,19 @@ def test_a_finished_run_shows_its_verdict_with_its_sentence(
     assert out.startswith("r7 finished · failed: node_exits == 0 does not hold: 1\n")
     assert "  node a    exited  killed by signal 11\n" in out
     assert "  cause     node a exited (node a)\n" in out
+
+
+def test_trouble_of_a_node_stands_below_it(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """What is wrong now, as soakd says it; control characters of a node are shown escaped."""
+    text = "node a: its API hangs since 17:05:00Z (no whole answer\x1b)"
+    soakd.handlers["run.status"] = status(nodes=[node("a", trouble=[text]), node("b", trouble=[])])
+    assert soakctl("status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = "  trouble   node a: its API hangs since 17:05:00Z (no whole answer\\x1b)"
+    assert lines[lines.index("  node a    ready  pid 4711") + 1] == shown
+    assert sum("trouble" in line for line in lines) == 1
 
 
 def test_a_simulation_a_gap_a_rung_and_a_lost_link_are_named(

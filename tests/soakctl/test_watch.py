@@ -61,7 +61,7 @@ def test_in_a_pipe_each_thing_that_happens_is_one_line(
         "api_dead: no answer",
         "some events were missed: this terminal was too slow",
         "r7 running · publish · 1 min left · link to the shim lost",
-        "node a exited exit code 101",
+        "node a exited exit status 101",
         "stopping: SIGTERM to 4712",
         "r7 finished · failed: panics == 0 does not hold: 1",
         "  label     nightly",
