@@ -14,17 +14,25 @@ from pathlib import Path
 
 import trio
 
+from soakd.core.errors import HostError
+
 MAX_PID = 1 << 22
 
 
 def start_ticks(pid: int) -> int | None:
-    """Start of a process in clock ticks since boot; None when there is none, or no such pid."""
+    """Start of a process in clock ticks since boot; None when there is none, or no such pid.
+
+    Raises:
+        HostError: the host does not let us look: that is no sign of an end.
+    """
     if not 1 < pid < MAX_PID:
         return None
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
+    except OSError as error:
+        raise _cannot_look(pid, error) from error
     fields = text[text.rindex(b")") + 2 :].split()
     # A zombie holds no port and no file: it is as good as gone.
     return None if fields[0] in b"ZXx" else int(fields[19])
@@ -34,19 +42,27 @@ def real_uid(pid: int) -> int | None:
     """Owner of a process; None when it is gone."""
     try:
         return Path(f"/proc/{pid}").stat().st_uid
-    except OSError:
+    except FileNotFoundError:
         return None
 
 
 async def wait_for_end(pid: int, ticks: int) -> None:
-    """Wait until the process with this identity is gone; at once if it is gone already."""
+    """Wait until the process with this identity is gone; at once if it is gone already.
+
+    Raises:
+        HostError: it cannot be looked at.
+    """
     with _opened(pid, ticks) as fd:
         if fd is not None:
             await trio.lowlevel.wait_readable(fd)
 
 
 def kill(pid: int, ticks: int) -> bool:
-    """Send SIGKILL to the process with this identity; False when it is gone."""
+    """Send SIGKILL to the process with this identity; False when it is gone.
+
+    Raises:
+        HostError: it cannot be looked at.
+    """
     with _opened(pid, ticks) as fd:
         if fd is None:
             return False
@@ -59,12 +75,22 @@ def kill(pid: int, ticks: int) -> bool:
 
 @contextmanager
 def _opened(pid: int, ticks: int) -> Iterator[int | None]:
-    try:
-        fd = os.pidfd_open(pid)
-    except (OSError, OverflowError):
+    if not 1 < pid < MAX_PID:
         yield None
         return
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    except OSError as error:
+        # Out of descriptors: taking that for an end would give the process's port away.
+        raise _cannot_look(pid, error) from error
     try:
         yield fd if start_ticks(pid) == ticks else None
     finally:
         os.close(fd)
+
+
+def _cannot_look(pid: int, error: OSError) -> HostError:
+    return HostError("internal", f"cannot look at process {pid}: {error.strerror}")
