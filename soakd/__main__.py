@@ -15,6 +15,8 @@ from soakd import __version__
 from soakd.core.errors import first_known
 from soakd.daemon import Daemon, Options, prepare_state
 from soakd.edge.config import Paths, default_paths, load_config
+from soakd.edge.heap import return_large_blocks
+from soakd.edge.systemd import Manager
 from soakd.log import configure
 from soakd.wire.errors import exit_status
 
@@ -57,14 +59,16 @@ def _options(arguments: argparse.Namespace) -> Options:
         state=(arguments.state or defaults.state).absolute(),
         config=defaults.config,
     )
+    manager = Manager.take(os.environ)
     foreground = (
-        sys.stdin is not None and sys.stdin.isatty() and "NOTIFY_SOCKET" not in os.environ
+        sys.stdin is not None and sys.stdin.isatty() and not manager.is_there
     ) and not arguments.background
-    return Options(paths, load_config(arguments.config, defaults.config), foreground)
+    return Options(paths, load_config(arguments.config, defaults.config), foreground, manager)
 
 
 def _live(options: Options, on_ready: Callable[[], None]) -> int:
     configure()
+    return_large_blocks()
     trio.run(Daemon(options, on_ready).run)
     return 0
 

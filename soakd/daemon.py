@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,11 @@ from soakd.connection import Limits
 from soakd.core.errors import HostError
 from soakd.edge.clock import boot_now, rfc3339, wall_now
 from soakd.edge.config import Config, Paths
-from soakd.edge.listen import Listening, bind_socket
+from soakd.edge.listen import Listening, adopt_socket, bind_socket
 from soakd.edge.peers import Accounts, Admission, Peer
 from soakd.edge.shim_client import find_shim_python
 from soakd.edge.store import Store
+from soakd.edge.systemd import Manager
 from soakd.host import Host
 from soakd.log import get_logger
 from soakd.scheduler import Scheduler
@@ -38,11 +39,22 @@ class Options:
     Attributes:
         foreground: a controlling terminal is there and soakd was not sent to the background:
             SIGINT and SIGHUP then come from it.
+        manager: the service manager that started soakd, if one did.
     """
 
     paths: Paths
     config: Config
     foreground: bool
+    manager: Manager = field(default_factory=Manager)
+
+    def host_config(self) -> Config:
+        """The settings with what the manager makes of them.
+
+        A service's own cgroup ends with the service, so that runs need scopes of their own.
+        """
+        if self.manager.is_there and self.config.containment == "auto":
+            return replace(self.config, containment="scope")
+        return self.config
 
 
 class Daemon:
@@ -55,6 +67,8 @@ class Daemon:
         self._on_ready = on_ready
         self.mode: Literal["system", "user"] = options.paths.mode
         self._options = options
+        self._manager = options.manager
+        self._socket = options.paths.socket
         self._began_s = boot_now()
         self._began_at = wall_now()
         self._scheduler: Scheduler | None = None
@@ -75,8 +89,9 @@ class Daemon:
             "pid": os.getpid(),
             "started_at": rfc3339(self._began_at),
             "uptime_s": round(boot_now() - self._began_s, 3),
-            "socket": str(self._options.paths.socket),
+            "socket": str(self._socket),
             "state": str(self._options.paths.state),
+            "draining": self._scheduler is not None and self._scheduler.is_draining,
             **counts,
         }
 
@@ -97,13 +112,22 @@ class Daemon:
         prepare_state(paths.state)
         store = Store(paths.state / "soakd.db")
         try:
-            listening = bind_socket(paths.socket, paths.mode)
+            listening = self._listen()
             try:
                 await self._serve(store, listening)
             finally:
                 listening.close()
         finally:
             store.close()
+
+    def _listen(self) -> Listening:
+        paths = self._options.paths
+        passed = self._manager.listener()
+        if passed is None:
+            return bind_socket(paths.socket, paths.mode)
+        listening = adopt_socket(passed, paths.mode)
+        self._socket = listening.path
+        return listening
 
     async def _serve(self, store: Store, listening: Listening) -> None:
         for warning in listening.warnings:
@@ -121,6 +145,9 @@ class Daemon:
                     nursery.start_soon(self._until_leaving, nursery.cancel_scope)
                     await nursery.start(scheduler.run_forever)
                     nursery.start_soon(self._until_stopped, scheduler)
+                    # Before accepting: whoever waits for the service finds its runs taken over.
+                    await self._manager.notify("READY=1", f"STATUS={self._status()}")
+                    infra.start_soon(self._keep_alive, host)
                     await nursery.start(_serve_started, listening, context)
                     self._on_ready()
                     _log.info("ready", socket=str(listening.path), mode=self.mode)
@@ -128,7 +155,10 @@ class Daemon:
         _log.info("left", **scheduler.counts())
 
     def _host(self, store: Store, accounts: Accounts) -> Host:
-        config = self._options.config
+        config = self._options.host_config()
+        if self._manager.is_there and config.containment != "scope":
+            text = f"containment is {config.containment!r}: runs end with soakd's service"
+            _log.warning("containment", text=text)
         return Host(
             store=store,
             config=config,
@@ -150,7 +180,20 @@ class Daemon:
 
     async def _until_leaving(self, scope: trio.CancelScope) -> None:
         await self._leave.wait()
+        await self._manager.notify("STOPPING=1", "STATUS=letting go of the runs")
         scope.cancel()
+
+    async def _keep_alive(self, host: Host) -> None:
+        if self._manager.is_there:
+            await self._manager.keep_alive(lambda: host.db(lambda: None), self._status)
+
+    def _status(self) -> str:
+        """One line for `systemctl status`."""
+        if self._scheduler is None:
+            return "starting"
+        counts = self._scheduler.counts()
+        word = "stopping all runs" if self._ask_all_to_stop.is_set() else "serving"
+        return f"{word}: {counts['running']} running, {counts['queued']} queued"
 
     async def _until_stopped(self, scheduler: Scheduler) -> None:
         await self._ask_all_to_stop.wait()

@@ -1,9 +1,9 @@
-"""A cgroup v2 of a run's own, where soakd was started by hand and may make one.
+"""The cgroup v2 of a run: one of our own where soakd was started by hand, or a systemd scope's.
 
-Decided here: where it is made (below soakd's own cgroup) and how all its members are ended at
+Decided here: where our own is made (below soakd's own cgroup) and how all members are ended at
 once. No controllers are ever enabled: a controller in the subtree keeps a systemd unit from
 starting again (no-internal-process rule). Where none can be made, `create` says so and the run is
-contained by evidence instead.
+contained by evidence instead. A scope's cgroup is systemd's: it is emptied here, never removed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import trio
 
 from soakd.core.errors import HostError
 
-_SELF = Path("/proc/self")
+SCOPE_SUFFIX = ".scope"
+_PROC = Path("/proc")
 
 
 class Cgroup:
@@ -81,7 +82,9 @@ class Cgroup:
         """Send SIGKILL to every member at once, those being forked now included."""
         try:
             (self.path / "cgroup.kill").write_text("1")
-        except FileNotFoundError:
+        except OSError as error:
+            if not _says_gone(error):
+                raise
             # Linux before 5.14. A fork may outrun one pass: callers repeat until `pids` is empty.
             for pid in self.pids():
                 self._kill_one(pid)
@@ -96,7 +99,7 @@ class Cgroup:
             with select.epoll() as events, trio.move_on_after(timeout_s):
                 # The kernel signals a change as EPOLLPRI, which trio cannot wait for: nested.
                 events.register(fd, select.EPOLLPRI)
-                while b"populated 1" in os.pread(fd, 256, 0):
+                while _populated(fd):
                     await trio.lowlevel.wait_readable(events.fileno())
                     events.poll(0)
                 return True
@@ -106,6 +109,10 @@ class Cgroup:
 
     def remove(self) -> bool:
         """Remove the empty cgroup and those below it; False when a process is left in it."""
+        if self.path.suffix == SCOPE_SUFFIX:
+            # systemd removes it when it hears that it is empty. Removed under its hands, the unit
+            # could stay active for ever.
+            return not self.pids()
         for folder in reversed(self._tree()):
             try:
                 folder.rmdir()
@@ -133,11 +140,30 @@ class Cgroup:
         return [Path(folder) for folder, _, _ in os.walk(self.path)]
 
 
+def _populated(fd: int) -> bool:
+    try:
+        return b"populated 1" in os.pread(fd, 256, 0)
+    except OSError as error:
+        if _says_gone(error):
+            return False
+        raise
+
+
+def _says_gone(error: OSError) -> bool:
+    """Whether the cgroup was removed, before its file was opened or while it was open."""
+    return isinstance(error, FileNotFoundError) or error.errno == errno.ENODEV
+
+
 def own_folder() -> Path | None:
     """The folder of soakd's own cgroup v2, in unified and in hybrid layouts; None without one."""
+    return folder_of("self")
+
+
+def folder_of(pid: int | str) -> Path | None:
+    """The folder of a process's cgroup v2 as seen from here; None without one."""
     try:
-        memberships = (_SELF / "cgroup").read_text().splitlines()
-        mounts = (_SELF / "mountinfo").read_text().splitlines()
+        memberships = (_PROC / str(pid) / "cgroup").read_text().splitlines()
+        mounts = (_PROC / "self" / "mountinfo").read_text().splitlines()
     except OSError:
         return None
     own = next((line[3:] for line in memberships if line.startswith("0::")), None)

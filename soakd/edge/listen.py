@@ -1,7 +1,8 @@
 """Binds soakd's socket so that nobody else can take it, and removes it when soakd goes.
 
-Rights of the socket are rights to connect: root:soak 0660 in system mode, 0600 otherwise. Called
-once, before anything is accepted; everything is synchronous and quick.
+Rights of the socket are rights to connect: root:soak 0660 in system mode, 0600 otherwise. A socket
+that a service manager has bound is checked for the same, and left to it. Called once, before
+anything is accepted; everything is synchronous and quick.
 """
 
 from __future__ import annotations
@@ -29,21 +30,23 @@ _GROUP_MODE = 0o660
 class Listening:
     """A bound and listening socket; `warnings` are for the log.
 
-    Whoever bound it calls `close`, which also removes the file unless someone has replaced it.
+    Whoever bound it calls `close`, which also removes the file unless someone has replaced it, or
+    a service manager keeps it for the next soakd.
     """
 
     path: Path
     socket: socket.socket
     warnings: tuple[str, ...]
     _lock: int
-    _inode: tuple[int, int] = field(repr=False)
+    _inode: tuple[int, int] | None = field(repr=False)
+    """Of the file that is ours to remove."""
 
     def close(self) -> None:
         """Stop listening, remove the socket file and the lock; a second call does nothing."""
         if self._lock < 0:
             return
         self.socket.close()
-        if _inode_of(self.path) == self._inode:
+        if self._inode is not None and _inode_of(self.path) == self._inode:
             self.path.unlink(missing_ok=True)
         # Whoever opened this lock file meanwhile sees that its inode has left, and retries.
         _lock_path(self.path).unlink(missing_ok=True)
@@ -70,6 +73,49 @@ def bind_socket(path: Path, mode: Literal["system", "user"]) -> Listening:
     except BaseException:
         os.close(lock)
         raise
+
+
+def adopt_socket(sock: socket.socket, mode: Literal["system", "user"]) -> Listening:
+    """Serve a listening socket that a service manager has bound; its file stays the manager's.
+
+    Clients that come while no soakd is there wait in it for the next one.
+
+    Raises:
+        HostError: another soakd serves it, or its file lets in whom soakd would not; it is closed
+            then.
+    """
+    path = Path(sock.getsockname())
+    try:
+        _check_folder(path.parent)
+        warnings = _check_rights(path, mode)
+        return Listening(path, sock, warnings, _take_lock(path), None)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise HostError("refused", f"cannot serve {path}: {error.strerror}") from error
+        raise
+
+
+def _check_rights(path: Path, mode: Literal["system", "user"]) -> tuple[str, ...]:
+    """What `bind_socket` would have made of the file, asked of one that somebody else has made."""
+    found = path.lstat()
+    gid, warnings = _socket_group(mode)
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in {0, os.geteuid()}:
+        raise HostError(
+            "refused",
+            f"cannot serve {path}: it is not the socket that root or soakd's user has bound there",
+        )
+    rights = stat.S_IMODE(found.st_mode)
+    groups = {0, os.getegid()} if gid is None else {0, os.getegid(), gid}
+    if rights & stat.S_IWOTH or (rights & stat.S_IWGRP and found.st_gid not in groups):
+        raise HostError(
+            "refused",
+            f"cannot serve {path}: its mode {rights:04o} and group {found.st_gid} let others"
+            f" connect; set SocketMode=0660 and SocketGroup={GROUP} in soakd.socket",
+        )
+    if gid is not None and (found.st_gid != gid or not rights & stat.S_IWGRP):
+        warnings += (f"members of {GROUP} cannot connect: set SocketGroup={GROUP} in soakd.socket",)
+    return warnings
 
 
 def _bind_locked(path: Path, mode: Literal["system", "user"], lock: int) -> Listening:

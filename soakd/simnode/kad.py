@@ -169,6 +169,8 @@ class Kad:
         self.persist()
         parts.tracing.info("kad::service", "kad service stopped")
         parts.tracing.info("app", "shutting down gracefully")
+        # The real program's handler stays until the process is gone; Python's own does not.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if parts.config.sim.stop_secs:
             parts.loop.later(parts.config.sim.stop_secs, lambda: parts.loop.stop(0))
         else:

@@ -34,9 +34,10 @@ def group() -> Iterator[Cgroup]:
 
 
 def procfs(folder: Path, membership: str, mountinfo: str) -> Path:
-    """A /proc/self that tells of one layout."""
-    (folder / "cgroup").write_text(membership)
-    (folder / "mountinfo").write_text(mountinfo)
+    """A /proc that tells of one layout."""
+    (folder / "self").mkdir()
+    (folder / "self" / "cgroup").write_text(membership)
+    (folder / "self" / "mountinfo").write_text(mountinfo)
     return folder
 
 
@@ -64,7 +65,7 @@ def test_ones_own_cgroup_is_found_in_every_layout(
     (tmp_path / "proc").mkdir()
     line = f"36 25 0:32 / {mount.format(tmp_path / 'mnt')} rw - cgroup2 cgroup2 rw\n"
     v1 = "35 25 0:31 / /v1 rw - cgroup cgroup rw,pids\n"
-    monkeypatch.setattr(cgroup, "_SELF", procfs(tmp_path / "proc", membership, v1 + line))
+    monkeypatch.setattr(cgroup, "_PROC", procfs(tmp_path / "proc", membership, v1 + line))
     assert cgroup.own_folder() == (None if below is None else tmp_path / "mnt" / below)
 
 
@@ -74,13 +75,13 @@ def test_a_mount_point_with_a_blank_is_understood(
     """The kernel escapes it in octal."""
     (tmp_path / "m t").mkdir()
     line = f"36 25 0:32 / {tmp_path}/m\\040t rw - cgroup2 cgroup2 rw\n"
-    monkeypatch.setattr(cgroup, "_SELF", procfs(tmp_path, "0::/\n", line))
+    monkeypatch.setattr(cgroup, "_PROC", procfs(tmp_path, "0::/\n", line))
     assert cgroup.own_folder() == tmp_path / "m t"
 
 
 def test_without_cgroups_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is contained by evidence then."""
-    monkeypatch.setattr(cgroup, "_SELF", tmp_path)
+    monkeypatch.setattr(cgroup, "_PROC", tmp_path)
     assert Cgroup.create("soak-1") is None
     monkeypatch.setattr(cgroup, "own_folder", lambda: tmp_path / "gone")
     assert Cgroup.create("soak-1") is None
@@ -214,3 +215,49 @@ def test_a_subtree_that_vanishes_meanwhile_is_removed(
     group.path.mkdir()
     monkeypatch.setattr(group, "_tree", lambda: [group.path, group.path / "gone"])
     assert group.remove()
+
+
+def test_scope_is_left_to_systemd(tmp_path: Path) -> None:
+    """It removes the cgroup itself when that is empty; until then it counts as not removed."""
+    scope = Cgroup(tmp_path / "soak-r1.scope")
+    assert scope.remove()
+    scope.path.mkdir()
+    (scope.path / "cgroup.procs").write_text("4711\n")
+    assert not scope.remove()
+    (scope.path / "cgroup.procs").write_text("")
+    assert scope.remove()
+    assert scope.path.exists()
+
+
+@real
+async def test_cgroup_removed_while_it_is_looked_at_is_empty(
+    group: Cgroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd removes a scope's at any moment: the kernel then says ENODEV."""
+    inner = Cgroup(group.path / "soak-r1.scope")
+    inner.path.mkdir()
+    fd = os.open(inner.path / "cgroup.events", os.O_RDONLY)
+    inner.path.rmdir()
+    with pytest.raises(OSError, match="No such device"):
+        os.pread(fd, 256, 0)
+    assert not cgroup._populated(fd)
+    os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cgroup._populated(fd)
+
+
+def test_refused_kill_is_told(tmp_path: Path) -> None:
+    """Only a cgroup that is gone needs no killing."""
+    (tmp_path / "cgroup.kill").mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        Cgroup(tmp_path).kill()
+
+
+@real
+def test_cgroup_of_another_process_is_found(group: Cgroup) -> None:
+    """As the kernel has it; of one that is gone there is none."""
+    with spawn("read go") as child:
+        group.attach(child.pid)
+        assert cgroup.folder_of(child.pid) == group.path
+        group.kill()
+    assert cgroup.folder_of(child.pid) is None

@@ -7,12 +7,13 @@ import grp
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from soakd.core.errors import HostError
-from soakd.edge.listen import bind_socket
+from soakd.edge.listen import adopt_socket, bind_socket
 
 ROOT = os.geteuid() == 0
 
@@ -199,3 +200,84 @@ def test_a_bind_that_fails_frees_the_lock(short_dir: Path, monkeypatch: pytest.M
         with pytest.raises(HostError, match="No space left"):
             bind_socket(short_dir / "s", "user")
     bind_socket(short_dir / "s", "user").close()
+
+
+# -- a socket that a service manager has bound ----------------------------------------------------
+
+
+@pytest.fixture
+def passed(short_dir: Path) -> Iterator[socket.socket]:
+    """A listening socket with a file 0600, as a manager hands it over."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(os.fspath(short_dir / "s"))
+        (short_dir / "s").chmod(0o600)
+        sock.listen()
+        yield sock
+
+
+def test_managers_socket_is_served_and_left_to_it(short_dir: Path, passed: socket.socket) -> None:
+    """The file stays for the next soakd; while this one serves, no other takes it."""
+    listening = adopt_socket(passed.dup(), "user")
+    assert (listening.path, listening.warnings) == (short_dir / "s", ())
+    with pytest.raises(HostError, match="another soakd serves it"):
+        bind_socket(short_dir / "s", "user")
+    listening.close()
+    listening.close()
+    assert [path.name for path in short_dir.iterdir()] == ["s"]
+    assert connects(short_dir / "s")
+
+
+def test_managers_socket_is_closed_when_it_is_refused(
+    short_dir: Path, passed: socket.socket
+) -> None:
+    """Another soakd holds the lock, or the file has gone."""
+    first = adopt_socket(passed.dup(), "user")
+    ours = passed.dup()
+    with pytest.raises(HostError, match="another soakd serves it"):
+        adopt_socket(ours, "user")
+    assert ours.fileno() == -1
+    first.close()
+    (short_dir / "s").unlink()
+    with pytest.raises(HostError, match=r"cannot serve .*/s: No such file"):
+        adopt_socket(passed.dup(), "user")
+
+
+def test_managers_socket_open_to_all_is_refused(short_dir: Path, passed: socket.socket) -> None:
+    """Rights to connect are no more than soakd would have given."""
+    (short_dir / "s").chmod(0o666)
+    with pytest.raises(HostError, match=r"mode 0666 .*; set SocketMode=0660 and SocketGroup=soak"):
+        adopt_socket(passed.dup(), "user")
+
+
+def test_file_in_the_sockets_place_is_refused(short_dir: Path, passed: socket.socket) -> None:
+    """Somebody has put it there."""
+    (short_dir / "s").unlink()
+    (short_dir / "s").write_text("forged")
+    with pytest.raises(HostError, match="it is not the socket that root or soakd's user has"):
+        adopt_socket(passed.dup(), "user")
+
+
+@pytest.mark.skipif(not ROOT, reason="only root gives files away")
+def test_managers_socket_must_be_the_groups(
+    short_dir: Path, passed: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """root:soak 0660 is right; closed to the group is a warning, open to another a refusal."""
+    group = grp.struct_group(("soak", "x", 54322, []))
+    monkeypatch.setattr(grp, "getgrnam", lambda _name: group)
+
+    def adopted(gid: int, mode: int) -> tuple[str, ...]:
+        os.chown(short_dir / "s", 0, gid)
+        (short_dir / "s").chmod(mode)
+        listening = adopt_socket(passed.dup(), "system")
+        listening.close()
+        return listening.warnings
+
+    assert adopted(54322, 0o660) == ()
+    for gid, mode in ((0, 0o660), (54322, 0o600)):
+        [warning] = adopted(gid, mode)
+        assert "members of soak cannot connect: set SocketGroup=soak" in warning
+    with pytest.raises(HostError, match="group 54323 let others connect"):
+        adopted(54323, 0o660)
+    os.chown(short_dir / "s", 54323, 0)
+    with pytest.raises(HostError, match="it is not the socket that root or soakd's user has"):
+        adopt_socket(passed.dup(), "system")

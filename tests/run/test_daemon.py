@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,10 +17,12 @@ import trio
 from soakd import __version__
 from soakd.core.errors import HostError
 from soakd.core.plan import plan_to_dict
+from soakd.core.queue_types import Capacity, Picked, Place, Snapshot
 from soakd.daemon import Daemon, Options, prepare_state
 from soakd.edge.config import Config, Paths
 from soakd.edge.schema import MEMORY
 from soakd.edge.store import Store
+from soakd.edge.systemd import Manager
 from soakd.host import Host
 from soakd.scheduler import Scheduler
 from tests.run.kit import ME, make_plan
@@ -31,10 +34,13 @@ GUARD_S = 20
 class Lived:
     """A daemon that serves, and how its life ended."""
 
-    def __init__(self, folder: Path, *, foreground: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, foreground: bool = False, manager: Manager | None = None
+    ) -> None:
         self.paths = Paths("user", folder / "s.sock", folder / "state", folder / "none.toml")
         self.ready = trio.Event()
-        options = Options(self.paths, Config(containment="evidence"), foreground)
+        config = Config(containment="evidence")
+        options = Options(self.paths, config, foreground, manager or Manager())
         self.daemon = Daemon(options, self.ready.set)
         self.ended = trio.Event()
 
@@ -56,8 +62,10 @@ class Lived:
 
 
 @asynccontextmanager
-async def living(folder: Path, *, foreground: bool = False) -> AsyncIterator[Lived]:
-    lived = Lived(folder, foreground=foreground)
+async def living(
+    folder: Path, *, foreground: bool = False, manager: Manager | None = None
+) -> AsyncIterator[Lived]:
+    lived = Lived(folder, foreground=foreground, manager=manager)
     with trio.fail_after(GUARD_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lived.live)
@@ -201,7 +209,7 @@ async def test_submitted_run_waits_in_the_store_across_daemons(
     short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Queued is a promise that survives the daemon."""
-    monkeypatch.setattr("soakd.core.queue.pick", lambda _q, _r, _c: _nothing())
+    monkeypatch.setattr("soakd.core.queue.pick", _pick_none)
     plan = plan_to_dict(make_plan())
     async with living(short_dir) as lived, lived.client() as client:
         answer = await client.call("run.start", plan=plan, sha256={})
@@ -212,10 +220,90 @@ async def test_submitted_run_waits_in_the_store_across_daemons(
         assert listed["id"] == "r1"
 
 
-def _nothing() -> Any:
-    from soakd.core.queue import Picked
+def _pick_none(snapshot: Snapshot, _capacity: Capacity, _now_s: float) -> Picked:
+    return Picked((), {run.id: Place(1, "held") for run in snapshot.queued})
 
-    return Picked((), {}, {})
+
+# -- under a service manager -------------------------------------------------------------------
+
+
+async def test_manager_hears_of_the_start_the_state_and_the_end(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """READY comes after the takeover and before anybody is served."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(f"{short_dir}/notify")
+        heard.setblocking(False)
+        taken_over = False
+
+        async def reconcile(_self: Scheduler, _nursery: trio.Nursery) -> None:
+            nonlocal taken_over
+            await trio.lowlevel.checkpoint()
+            with pytest.raises(BlockingIOError):
+                heard.recv(1)
+            taken_over = True
+
+        async def hear() -> str:
+            await trio.lowlevel.wait_readable(heard)
+            return heard.recv(4096).decode()
+
+        monkeypatch.setattr(Scheduler, "_reconcile", reconcile)
+        manager = Manager(notify_socket=f"{short_dir}/notify", watchdog_s=60.0)
+        async with living(short_dir, manager=manager) as lived:
+            assert taken_over
+            words = "STATUS=serving: 0 running, 0 queued"
+            assert await hear() == f"READY=1\n{words}"
+            assert await hear() == f"WATCHDOG=1\n{words}"
+            kill(signal.SIGTERM)
+            await lived.wait_end()
+        assert (await hear()).startswith("STOPPING=1\n")
+
+
+def test_status_line_says_what_soakd_does(short_dir: Path) -> None:
+    """Also while it starts, and while it stops all runs."""
+    daemon = Lived(short_dir).daemon
+    assert daemon._status() == "starting"
+
+    class Counting:
+        def counts(self) -> dict[str, int]:
+            return {"running": 1, "queued": 2}
+
+    daemon._scheduler = Counting()  # type: ignore[assignment]
+    assert daemon._status() == "serving: 1 running, 2 queued"
+    daemon._ask_all_to_stop.set()
+    assert daemon._status() == "stopping all runs: 1 running, 2 queued"
+
+
+async def test_managers_socket_is_served_and_shown(short_dir: Path) -> None:
+    """Whatever --socket says; its file stays."""
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(f"{short_dir}/passed")
+        (short_dir / "passed").chmod(0o600)
+        theirs.listen()
+        manager = Manager(listen_fds=1, first_fd=theirs.dup().detach())
+        async with living(short_dir, manager=manager) as lived:
+            assert not lived.paths.socket.exists()
+            lived.paths = replace(lived.paths, socket=short_dir / "passed")
+            async with lived.client() as client:
+                assert (await client.call("daemon.info"))["socket"] == f"{short_dir}/passed"
+    assert sorted(path.name for path in short_dir.iterdir()) == ["passed", "state"]
+
+
+@pytest.mark.parametrize(
+    ("managed", "wanted", "expected"),
+    [
+        (False, "auto", "auto"),
+        (True, "auto", "scope"),
+        (True, "cgroup", "cgroup"),
+        (False, "scope", "scope"),
+    ],
+)
+def test_runs_of_a_service_get_scopes(*, managed: bool, wanted: Any, expected: str) -> None:
+    """The service's own cgroup ends with the service; what the admin wants otherwise stands."""
+    manager = Manager(notify_socket="/n" if managed else None)
+    paths = Paths("user", Path("/s"), Path("/state"), Path("/c"))
+    options = Options(paths, Config(containment=wanted), foreground=False, manager=manager)
+    assert options.host_config().containment == expected
 
 
 # -- the state folder --------------------------------------------------------------------------
