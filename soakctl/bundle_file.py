@@ -61,6 +61,26 @@ class BundleFile:
                 advice=["nothing was written; try again"],
             )
 
+    def verify(self) -> None:
+        """Compares every member with the bundle's own manifest.
+
+        Raises:
+            Failure: the bundle is not complete, or not what it says.
+        """
+        from soakd.bundle.verify import problem_of
+
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _host_failure(self._part, error) from error
+        problem = problem_of(self._part)
+        if problem is not None:
+            raise Failure(
+                "internal",
+                f"cannot keep the bundle: {problem}",
+                advice=["nothing was written; try again, and report it if it stays so"],
+            )
+
     def keep(self, name: str) -> str:
         """Makes it durable and gives it its name.
 

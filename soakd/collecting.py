@@ -39,12 +39,19 @@ class RunBundle:
 
 @asynccontextmanager
 async def open_run_bundle(
-    host: Host, row: RunRow, status: dict[str, Any], *, full: bool
+    host: Host, row: RunRow, status: dict[str, Any], *, full: bool, keep_destinations: bool
 ) -> AsyncIterator[RunBundle]:
     """Starts packing; leaving the block ends the helpers.
 
     Records go to the helper as read-only descriptors: soakd opens nothing that a user can write,
     the helper nothing that its user cannot read.
+
+    Args:
+        host: what all runs share.
+        row: the run.
+        status: copied into the manifest.
+        full: with programs and unfinished downloads.
+        keep_destinations: without pseudonyms.
 
     Raises:
         HostError: a helper could not be started or failed.
@@ -60,8 +67,7 @@ async def open_run_bundle(
             sources=tuple(node.source for node in plan.nodes),
             secrets=tuple(Secret(item.kind, item.value) for item in secrets),
             full=full,
-            # Nothing replaces destinations yet, whatever was asked: the manifest must say so.
-            keep_destinations=True,
+            keep_destinations=keep_destinations,
             about={"status": status, "host": socket.gethostname()},
         )
         async with open_bundle(

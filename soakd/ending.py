@@ -9,10 +9,11 @@ from soakd.core.errors import SoakError
 from soakd.core.model import Verdict
 from soakd.core.plan import Plan, ladder_s
 from soakd.core.run_state import Stopping
-from soakd.crew import Crew
+from soakd.crew import Crew, Left
 from soakd.observer import Observer
 
 LADDER_SLACK_S = 2.0
+LAST_NEWS_S = 1.0
 
 
 class Ending:
@@ -20,11 +21,14 @@ class Ending:
 
     Attributes:
         was_announced: an earlier soakd has written that the run is ending.
+        left: what could not be ended, as it stood when the processes were last dealt with. The
+            observer's may shrink later, but what held them still has to be put away then.
     """
 
     def __init__(self, plan: Plan, crew: Crew, observer: Observer) -> None:
         """Nothing is stopped before `walk`."""
         self.was_announced = False
+        self.left: tuple[tuple[int, int], ...] = ()
         self._plan = plan
         self._crew = crew
         self._observer = observer
@@ -41,7 +45,15 @@ class Ending:
 
     async def force(self) -> None:
         """Stops every process of the run with nothing said or judged: for a run that crashed."""
-        self._observer.left = await self._crew.stop_unheard("internal error of soakd")
+        self._is_left(await self._crew.stop_unheard("internal error of soakd"))
+
+    async def put_down(self) -> None:
+        """Ends by force what is still there: for a run that has no more time."""
+        self._is_left(await self._crew.put_down())
+
+    def _is_left(self, left: Left) -> None:
+        self._observer.left = left
+        self.left = tuple(left)
 
     def _announce(self, stopping: Stopping) -> None:
         records = self._observer.records
@@ -66,6 +78,9 @@ class Ending:
                     await observer.ladder_done.wait()
             except SoakError as error:
                 observer.event("stop_refused", None, {"text": error.message})
+                # A shim that has just ended by itself has said how: that is still being read.
+                with trio.move_on_after(LAST_NEWS_S):
+                    await observer.ladder_done.wait()
         if not crew.is_connected:
             # An earlier soakd's shim that could not be taken over: asked once more, then forced.
             observer.left = await crew.stop_unheard("the run has ended")
@@ -73,14 +88,15 @@ class Ending:
             observer.left = await crew.put_down()
         elif not observer.left:
             observer.left = await crew.dismiss()
+        self._is_left(observer.left)
         await observer.settle()
         if crew.swept is not None and (crew.swept.killed or crew.swept.spared):
             spared = [{"pid": pid, "why": why} for pid, why in crew.swept.spared]
             observer.event("swept", None, {"killed": list(crew.swept.killed), "spared": spared})
         if crew.sweep_error:
             observer.event("sweep_failed", None, {"text": crew.sweep_error})
-        if observer.left:
-            pids = [pid for pid, _ in observer.left]
+        if self.left:
+            pids = [pid for pid, _ in self.left]
             observer.event(
                 "leftovers", None, {"pids": pids, "text": "processes of the run are left"}
             )
@@ -89,11 +105,8 @@ class Ending:
         facts = self._observer.facts()
         results: tuple[gates.GateResult, ...] = ()
         if facts is not None:
-            results = gates.evaluate(gates.gates_of(self._plan.gates), facts)
-        self._observer.gates = [
-            {"gate": item.gate.text, "status": item.status, "value": item.value, "text": item.text}
-            for item in results
-        ]
+            results = gates.judge(self._plan.gates, facts)
+        self._observer.gates = [item.to_dict() for item in results]
         verdict, why = gates.verdict(stopping.result, stopping.cause, results)
         if any(item.gate.metric == "errors" and item.status == "failed" for item in results):
             why += f"; {self._observer.error_sentence()}"

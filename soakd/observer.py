@@ -29,6 +29,9 @@ from soakd.view import gap_map, rates
 
 Event = dict[str, Any]
 MAX_PIDS = 256
+MAX_REASON_CHARS = 200
+ASKED = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Reasons of a shim that was sent a signal."""
 
 
 def _pids(values: list[object]) -> list[int]:
@@ -114,15 +117,16 @@ class Observer:
                 # Begun by the shim itself (its latest end, a signal), the run ends with it; asked
                 # for by soakd, the run is ending already and this tells it nothing new.
                 self._note_event(kind, None, facts)
-                self._tell_soon(
-                    run_state.Failed(
-                        self.cause(
-                            "shim_stopped", f"the shim stopped the nodes: {facts.get('reason')}"
-                        )
-                    )
-                )
+                self._tell_soon(self._shim_stopped(str(facts.get("reason"))[:MAX_REASON_CHARS]))
             case _:
                 return
+
+    def _shim_stopped(self, reason: str) -> run_state.Event:
+        if reason in ASKED:
+            text = f"the shim was told to stop ({reason}): by systemd, at a shutdown, or by hand"
+            return run_state.Aborted(self.cause("shim_told", text))
+        text = f"the shim stopped the nodes: {reason}"
+        return run_state.Failed(self.cause("shim_stopped", text))
 
     def _take_left(self, pids: list[object]) -> None:
         """What the shim says is left: believed only as far as the kernel confirms it."""
@@ -320,7 +324,7 @@ class Observer:
                 measured = 1.0 if whole_s <= 0 else max(0.0, 1 - self.gap_s / whole_s)
             case _:
                 measured = None
-        return Facts(self.records.counters, self._node_exits, self.records.panics, measured)
+        return Facts(self.records.series, self._node_exits, self.records.panics, measured)
 
     def _note_event(self, kind: str, node: str | None, data: Mapping[str, Any]) -> None:
         if self.records is not None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from soakd.core import rows, stats
+from soakd.core import rows
 from soakd.core.errors import HostError
-from soakd.core.model import Outcome
 from soakd.core.rounds import RoundResult
+from soakd.core.series import Series
+from soakd.core.stats import Counters
 from soakd.core.trouble import RoundErrors
 from soakd.drivers.rust_mule import NodeConfig
 from soakd.edge.clock import boot_now, rfc3339, script_time, wall_now
@@ -41,21 +42,38 @@ BLOCK_BYTES = 512
 class Records:
     """The records of one run; every method but `round` returns without waiting for the disk."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        """Continues what stands in the folder: counters, round numbers and event numbers go on."""
+    def __init__(self, folder: RunFolder, windows_s: Iterable[float] = ()) -> None:
+        """Continues what stands in the folder: counters, round numbers and event numbers go on.
+
+        Args:
+            folder: the run's folder, open for writing.
+            windows_s: lengths of the windows that gates will ask for.
+        """
         self.folder = folder
+        self.series = Series(windows_s)
+        self.on_news: Callable[[], None] | None = None
+        """Called after each round and each sample of a process, once it is part of `series`."""
         # A row without its record was never reported: the crash came in between.
         _keep_lines(folder, ROUNDS_TSV, sum(1 for _ in folder.read_lines(ROUNDS)))
         counted = rows.counters_from_lines(
             line.decode("utf-8", "replace") for line in folder.read_lines(ROUNDS)
         )
-        self.counters, self.last_round = counted
+        _, self.last_round = counted
+        for line in folder.read_lines(ROUNDS):
+            self.series.round(json.loads(line.decode("utf-8", "replace")))
+        for sample in _maps(folder, RESOURCES):
+            self.series.resources(sample)
         self.panics = 0
         self.errors = RoundErrors()
         self._events = 0
         self._told: dict[tuple[str, bool], int] = {}
         for line in folder.read_lines(EVENTS):
             self._take(json.loads(line))
+
+    @property
+    def counters(self) -> Counters:
+        """All rounds by outcome."""
+        return self.series.rounds.counters
 
     def marker(self, text: str) -> None:
         """One line of `runner.log`, with its time as the scripts wrote it."""
@@ -97,7 +115,10 @@ class Records:
 
     def resources(self, node: str, sample: Mapping[str, Any]) -> None:
         """A sample of a node's process."""
-        self.folder.append(RESOURCES, _line({"at": rfc3339(wall_now()), "node": node, **sample}))
+        record = {"at": rfc3339(wall_now()), "node": node, **sample}
+        self.folder.append(RESOURCES, _line(record))
+        self.series.resources(record)
+        self._tell()
 
     async def round(self, result: RoundResult, publisher_id: str | None) -> None:
         """Records a round durably, then counts it; shielded, so that a stop cannot lose it.
@@ -129,7 +150,7 @@ class Records:
             await trio.to_thread.run_sync(
                 self._write_round, rows.record_json(record).encode(), _bytes(row)
             )
-        self._count(result.spec.number, result.outcome, prestored=result.prestored)
+        self._count(record)
 
     def staged_config(self, node: str) -> NodeConfig:
         """What `plan.json` says of a staged node.
@@ -156,7 +177,7 @@ class Records:
         row = rows.tsv_row(script_time(now), begun.number, begun.file_id, "", "", "")
         line = rows.record_json(record).encode()
         await trio.to_thread.run_sync(self._write_round, line, _bytes(row))
-        self._count(begun.number, "skipped", prestored=False)
+        self._count(record)
 
     def used_bytes(self) -> int:
         """Size of all records and outputs; the node folders are their user's affair."""
@@ -220,13 +241,27 @@ class Records:
                 self.told_until(node, panics=is_panic), data["at_byte"]
             )
 
-    def _count(self, number: int, outcome: Outcome, *, prestored: bool) -> None:
-        self.counters = stats.add(self.counters, outcome, prestored)
-        self.last_round = number
+    def _count(self, record: Mapping[str, Any]) -> None:
+        self.series.round(record)
+        self.last_round = record["round"]
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.on_news is not None:
+            self.on_news()
 
 
 def _line(data: Mapping[str, Any]) -> bytes:
     return json.dumps(data, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+
+
+def _maps(folder: RunFolder, name: str) -> Iterator[dict[str, Any]]:
+    """The objects of a file of lines; what is none, such as a line of a full disk, is left out."""
+    for line in folder.read_lines(name):
+        with suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                yield found
 
 
 def last_sign_of_life(folder: Path) -> float:

@@ -14,8 +14,10 @@ from typing import Any, Protocol
 
 import trio
 
+from soakd.abort_gates import AbortGates
 from soakd.core import rows, run_state
 from soakd.core.errors import HostError, SoakError
+from soakd.core.gates import windows_of
 from soakd.core.model import Cause
 from soakd.core.plan import Plan
 from soakd.core.rounds import Cut, NodeDown
@@ -232,6 +234,12 @@ class Work:
         if self._measure is not None:
             self._measure.interrupt(event)
 
+    def lengthen(self, plan: Plan, deadline_s: float | None) -> None:
+        """The run may take longer; `deadline_s` is None while its rounds are ahead."""
+        self._plan = plan
+        if self._measure is not None:
+            self._measure.deadline_s = deadline_s
+
     async def let_go(self) -> None:
         """Closes every connection and file; processes are not touched."""
         await self._fleet.close()
@@ -271,7 +279,10 @@ class Work:
     async def _use(self, folder: RunFolder) -> None:
         self._folder = folder
         # In a thread: it reads everything that the run has recorded so far.
-        self.records = self._observer.records = await trio.to_thread.run_sync(Records, folder)
+        windows_s = windows_of(self._plan.gates)
+        records = await trio.to_thread.run_sync(Records, folder, windows_s)
+        self.records = self._observer.records = records
+        records.on_news = AbortGates(self._plan, self._observer, self._owner.tell_soon).look
         self._owner.spawn(self._watch_disk)
         self._observer.notes.extend(folder.notes)
 

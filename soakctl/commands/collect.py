@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with programs and unfinished downloads, not only hashes",
     )
     parser.add_argument(
-        "--keep-destinations", action="store_true", help="leave I2P destinations as they are"
+        "--keep-destinations",
+        action="store_true",
+        help="leave I2P destinations as they are, instead of pseudonyms",
     )
 
 
@@ -96,6 +98,7 @@ def _fetch(
         progress.close()
     told = stream.result
     bundle.check(told["bytes"], told["sha256"])
+    bundle.verify()
     return bundle.keep(name or _checked_name(told["name"]))
 
 

@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 
 from soakd.bundle.pack import Packer
+from soakd.bundle.search import SecretLeftError
 from soakd.bundle.spec import MAX_SPEC_BYTES, decode_spec
 from soakd.bundle.tar_stream import OutputError
 
@@ -33,6 +34,8 @@ def main() -> int:
         Packer(spec, sys.stdout.fileno()).run(records)
     except OutputError as error:
         return _fail(f"cannot write the bundle: {error}")
+    except SecretLeftError as error:
+        return _fail(f"cannot let the bundle go: {error}; this is a fault of soakd")
     except (OSError, MemoryError) as error:
         return _fail(f"cannot pack the bundle: {str(error) or type(error).__name__}")
     return 0

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 
-from soakd.bundle.redact import MIN_SECRET_CHARS
+from soakd.bundle.needles import DESTINATION
 from soakd.bundle.spec import Secret
+from soakd.bundle.spellings import MIN_CHARS
 from soakd.bundle.tree import open_regular
 
 # The program writes X.tmp and renames; users keep copies such as sam.keys.old.
@@ -24,6 +25,7 @@ _NAMES = frozenset({"api.tmp", "sam.tmp", "kad_udp_key_secret.tmp"})
 _USUAL_FOLDERS = ("", "data")
 _MAX_SECRET_BYTES = 64 << 10
 _MAX_DEPTH = 12
+_PEERS = re.compile(r"nodes(\.[a-z]+)?\.(dat|tmp)(\W.*)?")
 _ASSIGNMENT = re.compile(r"^[ \t]*(PUB|PRIV)[ \t]*=[ \t]*(\S+)", re.MULTILINE)
 
 
@@ -33,16 +35,21 @@ def is_secret_name(name: str) -> bool:
     return lowered in _NAMES or lowered.startswith(_STEMS)
 
 
-def values_in(text: str) -> list[Secret]:
-    """Return the secret values in the text of a token or key file.
+def is_peer_list(name: str) -> bool:
+    """Say whether a file of this name holds destinations of peers in binary form."""
+    return _PEERS.fullmatch(name.lower()) is not None
 
-    Of a private key only what follows its public part is secret: the public part stands in many
-    places of a log and must stay readable.
+
+def values_in(text: str) -> list[Secret]:
+    """Return the values in the text of a token or key file: secrets, and the node's destination.
+
+    Of a private key only what follows its public part is secret: the public part is the
+    destination, which stands in many places of a log.
     """
     keys = [(name, value) for name, value in _ASSIGNMENT.findall(text)]
     if not keys:
         token = text.strip()
-        return [Secret("token", token)] if len(token) >= MIN_SECRET_CHARS else []
+        return [Secret("token", token)] if len(token) >= MIN_CHARS else []
     publics = [value.rstrip("=") for name, value in keys if name == "PUB"]
     found = []
     for private in (value for name, value in keys if name == "PRIV"):
@@ -50,8 +57,8 @@ def values_in(text: str) -> list[Secret]:
         for public in publics:
             if public and private.startswith(public):
                 tail = private[len(public) :]
-        found.append(Secret("key", tail if len(tail) >= MIN_SECRET_CHARS else private))
-    return found
+        found.append(Secret("key", tail if len(tail) >= MIN_CHARS else private))
+    return found + [Secret(DESTINATION, public) for public in publics]
 
 
 class SecretFiles:

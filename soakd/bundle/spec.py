@@ -31,7 +31,10 @@ class NodeFolder:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A value that must not enter the bundle; `kind` (`token`, `key`) is named in the marker."""
+    """A value that must not enter the bundle; `kind` is named in the marker.
+
+    A `token` or `key` is a secret; a `destination` gets a pseudonym.
+    """
 
     kind: str
     value: str
@@ -73,7 +76,7 @@ class BundleSpec:
         sources: folders (A_SRC, B_SRC) that are not packed but whose secrets count too.
         secrets: values that soakd knows, such as tokens that were rotated away since.
         full: pack binaries and `*.part` by content instead of by hash and size.
-        keep_destinations: said in the manifest; destinations are not altered yet either way.
+        keep_destinations: leave destinations as they are instead of giving them pseudonyms.
         binaries: names at the top of a node folder that are binaries.
         about: copied into the manifest (run id, host, label, times).
         left_out: what soakd leaves out itself.
@@ -84,7 +87,7 @@ class BundleSpec:
     sources: tuple[str, ...] = ()
     secrets: tuple[Secret, ...] = ()
     full: bool = False
-    keep_destinations: bool = True
+    keep_destinations: bool = False
     binaries: tuple[str, ...] = (PROGRAM,)
     about: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()

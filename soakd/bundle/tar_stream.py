@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Callable
 
 BLOCK = 512
 _RECORD = 20 * BLOCK
@@ -20,8 +21,15 @@ class OutputError(Exception):
 class TarStream:
     """One archive; members must be opened and filled one after the other."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, check: Callable[[bytes], None] | None = None) -> None:
+        """Writes nothing yet.
+
+        Args:
+            descriptor: stays the caller's.
+            check: sees every piece before it is written, and may raise.
+        """
         self._descriptor = descriptor
+        self._check = check
         self._written = 0
         self._due = 0
 
@@ -55,6 +63,8 @@ class TarStream:
         self._write(bytes(-self._written % _RECORD))
 
     def _write(self, data: bytes) -> None:
+        if self._check is not None:
+            self._check(data)
         self._written += len(data)
         view = memoryview(data)
         try:

@@ -1,112 +1,63 @@
-"""Gates and the verdict of a run.
+"""Gates and the verdict of a run: the one place to import everything about them from.
 
-A gate is one condition; `evaluate` holds gates against the facts of a run, `verdict` makes
-one word and one sentence of the result, its cause and the gates. Called once, when the
-ladder is done.
+A gate is one condition; `judge` holds the gates of a plan against the facts of a run, `verdict`
+makes one word and one sentence of the result, its cause and the gates. `broken` is asked while a
+run is live, for the gates that stop it. Grammar: `gate_parse`; rules: `gate_rules`.
 """
 
 from __future__ import annotations
 
-import operator
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final
 
+from soakd.core.gate_parse import Gate, parse_gate
+from soakd.core.gate_rules import AT_END, LIVE, Facts, Look, Needs, Status, find, needs_text
 from soakd.core.model import Cause, Result, Verdict
-from soakd.core.stats import Counters, hit_rate, search_hit_rate
 
-Status = Literal["passed", "failed", "inconclusive"]
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What gates are held against.
-
-    Attributes:
-        measured: Share of the intended time in which rounds were made, 0 to 1; None if
-            there was nothing to measure.
-    """
-
-    counters: Counters
-    node_exits: int
-    panics: int
-    measured: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """One condition, such as `hit_rate >= 0.85`; shares are kept as 0 to 1."""
-
-    metric: str
-    op: str
-    threshold: float
-    text: str
+__all__ = [
+    "DEFAULT_GATES",
+    "Facts",
+    "Gate",
+    "GateResult",
+    "Needs",
+    "Status",
+    "broken",
+    "evaluate",
+    "gates_of",
+    "judge",
+    "parse_gate",
+    "readable",
+    "verdict",
+    "windows_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What came of one gate; `text` names the value and the condition."""
+    """What came of one gate.
+
+    Attributes:
+        text: One sentence with the value, the condition, and what is still needed.
+        needs: How much longer an inconclusive one would need, if anybody can say.
+    """
 
     gate: Gate
     status: Status
     value: float | None
     text: str
+    needs: Needs | None = None
 
-
-_OPS: Final[Mapping[str, Callable[[float, float], bool]]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-
-
-def _rounds(facts: Facts) -> float:
-    """Rounds that came to an end; a skipped one measured nothing."""
-    return facts.counters.total - facts.counters.skipped
-
-
-def _errors(facts: Facts) -> float | None:
-    rounds = _rounds(facts)
-    return None if rounds == 0 else facts.counters.error / rounds
-
-
-_METRICS: Final[Mapping[str, Callable[[Facts], float | None]]] = {
-    "rounds": _rounds,
-    "node_exits": lambda facts: facts.node_exits,
-    "panics": lambda facts: facts.panics,
-    "errors": _errors,
-    "measured": lambda facts: facts.measured,
-    "hit_rate": lambda facts: hit_rate(facts.counters),
-    "search_hit_rate": lambda facts: search_hit_rate(facts.counters),
-}
-_SHARES: Final = frozenset({"errors", "measured", "hit_rate", "search_hit_rate"})
-# Too little was measured: that says nothing bad about the nodes.
-_NEVER_FAIL: Final = frozenset({"rounds", "measured"})
-_GATE = re.compile(r"\s*([a-z_]+)\s*(>=|<=|==|>|<)\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*")
-
-
-def parse_gate(text: str) -> Gate:
-    """Read a gate such as `hit_rate >= 0.85` or `errors <= 5%`.
-
-    Raises:
-        ValueError: The text is no gate; the message says why.
-    """
-    found = _GATE.fullmatch(text)
-    if found is None:
-        why = "cannot read the gate: expected METRIC OP NUMBER such as 'hit_rate >= 0.85'"
-        raise ValueError(why)
-    metric, op, number, percent = found.groups()
-    if metric not in _METRICS:
-        why = f"cannot judge {metric!r}: the metrics are {', '.join(_METRICS)}"
-        raise ValueError(why)
-    if percent and metric not in _SHARES:
-        why = f"cannot judge {metric!r} in percent: it is a count"
-        raise ValueError(why)
-    threshold = float(number) / (100 if percent else 1)
-    return Gate(metric, op, threshold, f"{metric} {op} {number}{percent}")
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as it stands in `run.json` and on the wire."""
+        needs = self.needs
+        return {
+            "gate": self.gate.text,
+            "status": self.status,
+            "value": self.value,
+            "text": self.text,
+            "needs": None if needs is None else {"rounds": needs.rounds, "s": needs.seconds},
+        }
 
 
 DEFAULT_GATES: Final[tuple[Gate, ...]] = tuple(
@@ -124,15 +75,52 @@ DEFAULT_GATES: Final[tuple[Gate, ...]] = tuple(
 def gates_of(texts: Sequence[str]) -> tuple[Gate, ...]:
     """Return the gates of a plan: its own, or the default ones if it has none.
 
+    A plan whose gates only stop it early keeps the default ones beside them.
+
     Raises:
         ValueError: A text is no gate.
     """
-    return tuple(parse_gate(text) for text in texts) or DEFAULT_GATES
+    return _with_defaults(tuple(parse_gate(text) for text in texts))
+
+
+def windows_of(texts: Sequence[str]) -> tuple[float, ...]:
+    """Return the windows that the gates of a plan look at; texts that are no gates have none."""
+    found = (gate.window_s for gate in readable(texts))
+    return tuple(dict.fromkeys(window_s for window_s in found if window_s is not None))
+
+
+def readable(texts: Sequence[str]) -> tuple[Gate, ...]:
+    """Return those gates of a plan that this release can read, without the default ones."""
+    return tuple(gate for gate in map(_read, texts) if isinstance(gate, Gate))
+
+
+def judge(texts: Sequence[str], facts: Facts) -> tuple[GateResult, ...]:
+    """Hold the gates of a plan against the facts, in order; never raises.
+
+    A gate that this release cannot read, as of a plan that another one took in, and one whose
+    check breaks, are a `harness_error` and never passed over.
+    """
+    unread = tuple(item for item in map(_read, texts) if isinstance(item, GateResult))
+    return evaluate(_with_defaults(readable(texts)), facts) + unread
 
 
 def evaluate(gates: Sequence[Gate], facts: Facts) -> tuple[GateResult, ...]:
-    """Hold every gate against the facts, in order."""
-    return tuple(_evaluate(gate, facts) for gate in gates)
+    """Hold every gate against the facts, in order; never raises."""
+    return tuple(_evaluate(gate, facts, AT_END) for gate in gates)
+
+
+def broken(gates: Sequence[Gate], facts: Facts) -> GateResult | None:
+    """Return the first gate that stops a live run now; None if it may go on.
+
+    It is asked again and again, and every look is one more chance to be wrong: so a rate or a
+    trend must be beyond its threshold with 99.9 % instead of 95 %.
+    """
+    for gate in gates:
+        if gate.abort:
+            result = _evaluate(gate, facts, LIVE)
+            if result.status == "failed":
+                return result
+    return None
 
 
 def verdict(
@@ -142,34 +130,46 @@ def verdict(
 
     Of several reasons the worst counts: harness_error, failed, aborted, inconclusive.
     """
-    failed = [item.text for item in gate_results if item.status == "failed"]
-    unmet = [item.text for item in gate_results if item.status == "inconclusive"]
+    broke, failed, unmet = (
+        "; ".join(item.text for item in gate_results if item.status == status)
+        for status in ("harness_error", "failed", "inconclusive")
+    )
     why = "no cause was recorded" if cause is None else cause.text
     if result == "aborted":
         return "aborted", why
     if result == "failed":
         return "failed" if cause is not None and cause.is_nodes else "harness_error", why
+    if broke:
+        return "harness_error", broke
     if failed:
-        return "failed", _joined(failed)
+        return "failed", failed
     if result == "stopped":
         return "aborted", why
     if unmet:
-        return "inconclusive", _joined(unmet)
+        return "inconclusive", unmet
     return "passed", f"all {len(gate_results)} gates hold"
 
 
-def _evaluate(gate: Gate, facts: Facts) -> GateResult:
-    value = _METRICS[gate.metric](facts)
-    if value is None:
-        text = f"{gate.metric} is unknown, wanted {gate.text}"
-        return GateResult(gate, "inconclusive", None, text)
-    shown = f"{value:.1%}" if gate.metric in _SHARES else f"{value:g}"
-    text = f"{gate.metric} is {shown}, wanted {gate.text}"
-    if _OPS[gate.op](value, gate.threshold):
-        return GateResult(gate, "passed", value, text)
-    status: Status = "inconclusive" if gate.metric in _NEVER_FAIL else "failed"
-    return GateResult(gate, status, value, text)
+def _with_defaults(gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
+    if all(gate.abort for gate in gates):
+        return DEFAULT_GATES + gates
+    return gates
 
 
-def _joined(texts: Sequence[str]) -> str:
-    return "; ".join(texts)
+def _read(text: str) -> Gate | GateResult:
+    try:
+        return parse_gate(text)
+    except ValueError as error:
+        return GateResult(Gate("", "", 0.0, text), "harness_error", None, f"{error}, got {text!r}")
+
+
+def _evaluate(gate: Gate, facts: Facts, look: Look) -> GateResult:
+    try:
+        found = find(gate, facts, look)
+    except Exception as error:  # noqa: BLE001 - a bug in one rule must not cost the verdict
+        text = f"cannot judge {gate.text}: {error!r}"
+        return GateResult(gate, "harness_error", None, text)
+    text = f"{gate.metric} is {found.text}, wanted {gate.text}"
+    if found.needs is not None:
+        text += f"; {needs_text(found.needs)}"
+    return GateResult(gate, found.status, found.value, text, found.needs)

@@ -55,6 +55,13 @@ def add(counters: Counters, outcome: Outcome, prestored: bool) -> Counters:  # n
     return replace(counters, **changes)
 
 
+def joined(one: Counters, other: Counters) -> Counters:
+    """Return the counters of both."""
+    return Counters(
+        **{name: getattr(one, name) + getattr(other, name) for name in Counters.__slots__}
+    )
+
+
 def hit_rate(counters: Counters) -> float | None:
     """Return (hit + late) / (hit + late + miss), or None before the first such round."""
     if counters.classified == 0:

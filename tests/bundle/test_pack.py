@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from soakd.bundle import compress, helper, pack
-from soakd.bundle.pack import MANIFEST, Packer
+from soakd.bundle.pack import Packer
+from soakd.bundle.redact import Redactor
 from soakd.bundle.spec import (
     BundleSpec,
     LeftOut,
@@ -27,8 +29,10 @@ from soakd.bundle.spec import (
     encode_spec,
 )
 from soakd.bundle.tar_stream import OutputError, TarStream
+from soakd.bundle.writer import MANIFEST
 
 TOKEN = "0123456789abcdef" * 4
+PUBLIC = "Qa9~" * 128 + "AAAA"
 
 
 class Bundle(NamedTuple):
@@ -128,6 +132,67 @@ def test_full_packs_binaries_and_parts(node: Path, output: int) -> None:
     assert list(bundle.members) == ["mule-a/rust-mule", "mule-a/x.part"]
     with tarfile.open(fileobj=io.BytesIO(os.pread(output, 1 << 20, 0))) as archive:
         assert archive.getmember("mule-a/rust-mule").mode == 0o700
+
+
+def test_binary_files_with_a_value_are_left_out_and_named(node: Path, output: int) -> None:
+    """As text, in a spelling, or as raw bytes: masking would break what nobody knows."""
+    files = {
+        "text.db": b"\0" * 3000 + TOKEN.encode(),
+        "spelt.db": b"\0" + base64.b64encode(TOKEN.encode()),
+        "raw.db": b"\0" * (2 << 20) + bytes.fromhex(TOKEN),
+        "public.db": b"\0" + base64.b64decode(PUBLIC, b"-~"),
+        "clean.db": b"\0" * 3000,
+        "log": TOKEN.encode(),
+    }
+    for name, data in files.items():
+        (node / name).write_bytes(data)
+    (node / "sam.keys").write_text(f"PUB={PUBLIC}\n")
+    (node / "api.token").write_text(TOKEN)
+    bundle = packed(output, one_node(node))
+    assert list(bundle.members) == ["mule-a/clean.db", "mule-a/log"]
+    assert bundle.members["mule-a/clean.db"] == files["clean.db"]
+    for name in ("text.db", "spelt.db", "raw.db"):
+        assert bundle.reason(f"mule-a/{name}") == "binary with a token in it"
+    assert bundle.reason("mule-a/public.db") == "binary with a destination in it"
+    assert not any("sha256" in item for item in bundle.manifest["left_out"])
+
+
+def test_compressed_files_are_left_out_and_named(node: Path, output: int) -> None:
+    """Nobody can look into them; a download is no log, and `--full` asks for it."""
+    (node / "old.log.gz").write_bytes(gzip.compress(TOKEN.encode()))
+    (node / "001.part").write_bytes(b"PK\x03\x04")
+    bundle = packed(output, one_node(node, full=True))
+    assert list(bundle.members) == ["mule-a/001.part"]
+    assert bundle.reason("mule-a/old.log.gz") == "compressed: nobody can look for secrets in it"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_destinations_are_kept_only_if_asked_for(node: Path, output: int, *, keep: bool) -> None:
+    """The same pseudonym in all members, lists of peers left out; the manifest says which it is."""
+    for name in ("a.log", "b.log"):
+        (node / name).write_text(f"DATAGRAM SEND DESTINATION={PUBLIC} SIZE=3\n")
+    (node / "nodes.dat").write_bytes(b"\0" * 12 + base64.b64decode(PUBLIC, b"-~"))
+    bundle = packed(output, one_node(node, keep_destinations=keep))
+    assert bundle.manifest["keep_destinations"] is keep
+    texts = {bundle.members[f"mule-a/{name}"] for name in ("a.log", "b.log")}
+    assert len(texts) == 1
+    assert (PUBLIC.encode() in texts.pop()) is keep
+    assert ("mule-a/nodes.dat" in bundle.members) is keep
+    assert (bundle.reason("mule-a/nodes.dat") is None) is keep
+
+
+def test_a_root_that_another_run_uses_is_left_out(node: Path, output: int) -> None:
+    """Its marker names whose it is; a marker that cannot be read names nobody."""
+    (node / "a").write_text("x")
+    marker = node.parent / "marker"
+    for text, is_ours in (('{"run": "r7"}', True), ('{"run": "r8"}', False), ("torn", False)):
+        marker.write_text(text)
+        os.ftruncate(output, 0)
+        os.lseek(output, 0, os.SEEK_SET)
+        spec = BundleSpec(nodes=(NodeFolder(str(node), "mule-a", str(marker), "r7"),))
+        bundle = packed(output, spec)
+        assert ("mule-a/a" in bundle.members) is is_ours
+        assert (bundle.reason("mule-a") is None) is is_ours
 
 
 def test_limits_leave_out_and_name(node: Path, output: int) -> None:
@@ -329,6 +394,19 @@ def test_helper_says_why_it_failed(
     """One line on stderr and exit status 1."""
     assert run_helper(monkeypatch, document, output) == 1
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_helper_lets_no_secret_go(
+    node: Path, output: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A redactor that fails us ends the bundle, with the member's name and without the value."""
+    (node / "a").write_text(f"x {TOKEN} x\n")
+    document = encode_spec(one_node(node, secrets=(Secret("token", TOKEN),)), {})
+    monkeypatch.setattr(Redactor, "spans", lambda *_: [])
+    assert run_helper(monkeypatch, document, output) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("cannot let the bundle go: a token would have been left in mule-a/a;")
+    assert TOKEN not in said
 
 
 def test_helper_ends_when_its_reader_has_gone(

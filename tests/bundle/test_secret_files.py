@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from soakd.bundle.secret_files import SecretFiles, is_secret_name, values_in
+from soakd.bundle.secret_files import SecretFiles, is_peer_list, is_secret_name, values_in
 from soakd.bundle.spec import Secret
 
 TOKEN = "0123456789abcdef" * 4
@@ -35,6 +35,22 @@ def test_names_that_never_enter_a_bundle(name: str, *, secret: bool) -> None:
     assert is_secret_name(name) is secret
 
 
+@pytest.mark.parametrize(
+    ("name", "peers"),
+    [
+        ("nodes.dat", True),
+        ("nodes.initseed.dat", True),
+        ("NODES.tmp", True),
+        ("nodes.dat.bak", True),
+        ("known.met", False),
+        ("nodes.log", False),
+    ],
+)
+def test_names_of_files_full_of_raw_destinations(name: str, *, peers: bool) -> None:
+    """Each entry is a destination, in no spelling that anybody can replace."""
+    assert is_peer_list(name) is peers
+
+
 def test_token_is_the_trimmed_text() -> None:
     """The program trims it too."""
     assert values_in(f"  {TOKEN}\n") == [Secret("token", TOKEN)]
@@ -43,24 +59,26 @@ def test_token_is_the_trimmed_text() -> None:
 
 
 def test_private_key_is_what_follows_its_public_part() -> None:
-    """The destination must stay readable in logs; the rest of PRIV is the key."""
-    assert values_in(f"PUB={PUBLIC}\nPRIV={PUBLIC}{TAIL}\n") == [Secret("key", TAIL)]
+    """The destination is not secret by itself and gets a pseudonym; the rest of PRIV is the key."""
+    found = values_in(f"PUB={PUBLIC}\nPRIV={PUBLIC}{TAIL}\n")
+    assert found == [Secret("key", TAIL), Secret("destination", PUBLIC)]
 
 
 def test_private_key_behind_a_padded_public_part() -> None:
     """A destination with a certificate ends in `==`, which the private key continues over."""
-    assert values_in(f"PUB={PUBLIC}12==\nPRIV={PUBLIC}12{TAIL}") == [Secret("key", TAIL)]
+    found = values_in(f"PUB={PUBLIC}12==\nPRIV={PUBLIC}12{TAIL}")
+    assert found == [Secret("key", TAIL), Secret("destination", PUBLIC + "12")]
 
 
 @pytest.mark.parametrize("text", [f"PRIV={TAIL}", f"# old\n\n PRIV = {TAIL}\nPUB={PUBLIC}"])
 def test_private_key_that_does_not_begin_with_a_public_one_is_secret_whole(text: str) -> None:
     """Comments, blanks and order do not matter."""
-    assert values_in(text) == [Secret("key", TAIL)]
+    assert values_in(text)[0] == Secret("key", TAIL)
 
 
 def test_private_key_with_almost_nothing_behind_its_public_part_is_secret_whole() -> None:
     """Two characters cannot be masked everywhere."""
-    assert values_in(f"PUB={PUBLIC}\nPRIV={PUBLIC}xy") == [Secret("key", PUBLIC + "xy")]
+    assert values_in(f"PUB={PUBLIC}\nPRIV={PUBLIC}xy")[0] == Secret("key", PUBLIC + "xy")
 
 
 def test_values_are_found_at_any_depth_and_told_once(tmp_path: Path) -> None:

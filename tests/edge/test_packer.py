@@ -6,10 +6,12 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +22,7 @@ import trio
 from soakd.bundle.spec import BundleSpec, LeftOut, NodeFolder, Secret
 from soakd.core.errors import HostError
 from soakd.edge import packer
-from soakd.edge.packer import BundleStream, bundle_file_name, open_bundle
+from soakd.edge.packer import BundleStream, bundle_file_name, helper_zip, open_bundle
 
 # The interpreter that a submitter has; the one of these tests may lie where others cannot look.
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -78,6 +80,7 @@ def plant_files(node: Path, data: Path) -> None:
         (node / f"{value}.part").write_text(value)
     (node / "rust-mule").write_bytes(b"\x7fELF" + straddling(TOKEN_A.encode()))
     (node / "001.part").write_bytes(straddling(KEY_A.encode()))
+    (node / "clean.part").write_bytes(b"PK\x03\x04 a film")
     (node / "quoted.json").write_text(json.dumps({"token": TOKEN_A, "key": f'"{KEY_A}"'}))
 
 
@@ -160,11 +163,38 @@ async def test_no_secret_enters_a_bundle(planted: Planted, *, full: bool) -> Non
         for name in ("api.token", "api.tmp", "api.token.bak", "sam.keys", "kad_udp_key_secret.dat"):
             assert f"{folder}/{name}" not in members
             assert reasons[f"{folder}/{name}"] == "secret"
-    assert ("mule-a/rust-mule" in members) is full
-    assert PUBLIC.encode() in members["mule-a/data/notes.txt"]
+    # A program with a token in it is left out even so; one that is clean is packed.
+    assert reasons["mule-a/rust-mule"] == ("binary with a token in it" if full else "binary")
+    assert reasons["mule-a/border0.bin"].startswith("binary with a ")
+    assert ("mule-a/clean.part" in members) is full
+    assert PUBLIC.encode().lower() not in unpacked
+    notes = members["mule-a/data/notes.txt"]
+    assert re.search(rb"\nPUB=(\[dest:[0-9a-f]{12}\])\*+\nPRIV=\[redacted:key\]\*+\n", notes)
     for name, descriptor in planted.records.items():
         assert len(members[name]) == os.fstat(descriptor).st_size
         assert members[name].startswith(b"\x00\x01\xff text \n")
+
+
+@pytest.mark.slow
+async def test_a_secret_that_survives_the_redactor_makes_no_bundle(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real helper whose redactor masks nothing: it fails, so what was sent is never kept."""
+    code = io.BytesIO(helper_zip())
+    with zipfile.ZipFile(code, "a") as archive:
+        found = archive.read("soakd/bundle/redact.py").decode()
+        blind = "    def spans(self, data, marks):\n        return []\n\n    def _pseudonym("
+        assert found.count("    def _pseudonym(") == 1
+        text = found.replace("    def _pseudonym(", blind)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("soakd/bundle/redact.py", text)
+    monkeypatch.setattr("soakd.edge.packer.helper_zip", code.getvalue)
+    with pytest.raises(HostError, match="would have been left in") as raised, trio.fail_after(60):
+        async with open_bundle(
+            python=PYTHON, credentials=None, spec=planted.spec, record_fds=planted.records
+        ) as stream:
+            await collect(stream)
+    assert not any(value in raised.value.message for value in VALUES)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

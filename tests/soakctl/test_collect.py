@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -13,20 +15,33 @@ import pytest
 
 from soakctl.bundle_file import BundleFile
 from soakctl.failures import Failure
+from soakd.bundle.redact import Redactor
+from soakd.bundle.writer import BundleWriter
 from soakd.wire.errors import WireError
 from tests.soakctl.conftest import Soakctl
 from tests.soakctl.fake_soakd import FakeSoakd, Handler, Notify, Params
 
 Capture = pytest.CaptureFixture[str]
 NAME = "soak-box-nightly-20261122T170000Z.tar.gz"
-CONTENT = (b"first ", b"second")
 
 
-def _bundle(name: str = NAME, digest: str | None = None) -> Handler:
+def _made() -> bytes:
+    """A small bundle, as the helper writes it."""
+    with tempfile.TemporaryFile() as file:
+        writer = BundleWriter(file.fileno(), Redactor(), 10)
+        writer.add("logs/rounds.tsv", 4, [b"row\n"])
+        writer.finish({})
+        file.seek(0)
+        return gzip.compress(file.read())
+
+
+BUNDLE = _made()
+
+
+def _bundle(name: str = NAME, digest: str | None = None, whole: bytes = BUNDLE) -> Handler:
     def handle(_params: Params, notify: Notify) -> dict[str, object]:
-        for seq, data in enumerate(CONTENT, start=1):
+        for seq, data in enumerate((whole[:100], whole[100:]), start=1):
             notify("run.chunk", {"seq": seq, "data": data})
-        whole = b"".join(CONTENT)
         return {
             "name": name,
             "bytes": len(whole),
@@ -44,7 +59,7 @@ def test_the_bundle_gets_the_name_that_soakd_suggests(
     assert soakctl("collect") == 0
     assert capsys.readouterr().out == f"./{NAME}\n"
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
-    assert (tmp_path / NAME).read_bytes() == b"first second"
+    assert (tmp_path / NAME).read_bytes() == BUNDLE
     assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
     asked = {"run": None, "full": False, "keep_destinations": False}
     assert soakd.calls == [("run.collect", asked)]
@@ -60,7 +75,7 @@ def test_output_may_be_a_file_or_a_folder(
     assert soakctl("collect", "r7", "-o", "out", "--json") == 0
     plain, as_json = capsys.readouterr().out.splitlines()
     assert plain == "./mine.tgz"
-    assert json.loads(as_json) == {"path": f"out/{NAME}", "bytes": 12}
+    assert json.loads(as_json) == {"path": f"out/{NAME}", "bytes": len(BUNDLE)}
     assert (tmp_path / "out" / NAME).exists()
 
 
@@ -90,6 +105,8 @@ def test_a_missing_folder_is_named_before_anything_is_fetched(
     ("handler", "words"),
     [
         (_bundle(digest="0" * 64), "other content"),
+        (_bundle(whole=BUNDLE[:-30]), "cannot keep the bundle: the bundle cannot be read beyond"),
+        (_bundle(whole=b"no gzip at all"), "cannot keep the bundle: "),
         (_bundle(name="../../etc/cron.d/x.tar.gz"), "that soakd suggests"),
         (_bundle(name=".hidden.tar.gz"), "that soakd suggests"),
         (_bundle(name="a\nb.tar.gz"), "that soakd suggests"),
@@ -169,6 +186,29 @@ def test_without_hard_links_the_file_is_renamed_and_still_nothing_overwritten(
                 bundle.keep("x.tgz")
         bundle.discard()
     assert [path.name for path in tmp_path.iterdir()] == ["x.tgz"]
+
+
+def test_a_full_disk_before_the_check_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not flushed yet may not fit any more."""
+
+    class Full:
+        """A file on a full disk."""
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            """Nothing is left to write."""
+
+    bundle = BundleFile(str(tmp_path), "soak-r7")
+    bundle._file.close()
+    monkeypatch.setattr(bundle, "_file", Full())
+    with pytest.raises(Failure, match="No space left on device"):
+        bundle.verify()
+    bundle.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
