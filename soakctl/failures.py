@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 # What to do next, by error code.
 ADVICE: dict[str, str] = {
     "no_such_run": "see which runs there are: soakctl list",
-    "not_allowed": "only the owner of a run or an admin may do this",
     "internal": "this is a fault of soakd, not of your soak; its log has the traceback",
     "version": "upgrade the older of soakctl and soakd, then restart soakd",
     "timeout": "soakd is alive but slow; try again",

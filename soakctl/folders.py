@@ -10,13 +10,19 @@ import hashlib
 import os
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
 
 
-def check_folders(plan: Plan) -> tuple[dict[str, str], list[str]]:
+def check_folders(
+    plan: Plan, names: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], list[str]]:
     """Checks every node's folder.
+
+    Args:
+        plan: names the folders.
+        names: by node, what its problems are told under; without it `node a`.
 
     Returns:
         SHA-256 of the program by node name (only of usable folders), and the problems.
@@ -33,7 +39,8 @@ def check_folders(plan: Plan) -> tuple[dict[str, str], list[str]]:
         if not found:
             with open(os.path.join(node.source, PROGRAM), "rb") as program:
                 sha256[node.name] = hashlib.file_digest(program, "sha256").hexdigest()
-        problems += [f"node {node.name}: {problem}" for problem in found]
+        title = (names or {}).get(node.name, f"node {node.name}")
+        problems += [f"{title}: {problem}" for problem in found]
     return sha256, problems
 
 

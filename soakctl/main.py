@@ -26,11 +26,20 @@ VERBS: dict[str, str] = {
     "wait": "wait until a run is finished; the exit status is its verdict",
     "logs": "print the log of a run or of one of its nodes",
     "list": "list runs",
+    "queue": "show who has a slot, who waits, why, and when each starts",
+    "table": "compare the runs of a group, which one plan file made",
+    "plan": "check a plan file, or show the plan of a run",
     "stop": "stop a run, or take it out of the queue",
+    "hold": "keep a queued run back",
+    "release": "let a held run wait for its turn again",
+    "top": "put a queued run before all others (admins)",
+    "extend": "let the rounds of a run go on for longer",
+    "label": "give a run another label",
     "forget": "free slot and ports of a run that left processes (admins)",
     "collect": "fetch the records of a run as one .tar.gz without secrets",
+    "triage": "from a bundle or run folder to a verdict, without a daemon",
     "demo": "see it all work in a minute, with two simulated nodes",
-    "daemon": "ask the daemon about itself, or shut it down",
+    "daemon": "ask the daemon about itself, drain it, or shut it down",
 }
 EPILOG = """\
 Without RUN a verb means your active or latest run.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from soakctl import plan_file
 from soakctl.failures import Failure
 from soakctl.folders import check_folders
 from soakctl.session import Session
@@ -17,7 +17,6 @@ from soakd.core.plan import (
     Plan,
     ignored_node_env,
     plan_from_environment,
-    plan_from_mapping,
     plan_to_dict,
 )
 
@@ -26,61 +25,73 @@ _HOW_TO_NAME_FOLDERS = (
 )
 
 
-def start_request(session: Session, options: argparse.Namespace) -> dict[str, object]:
+class Requests(NamedTuple):
+    """What `run.start` is asked for.
+
+    Attributes:
+        each: Plan and digests, once for each run.
+        group: The label of several; None: there is one run.
+        values: What tells each run of a group from the others.
+    """
+
+    each: list[dict[str, Any]]
+    group: str | None = None
+    values: Sequence[Mapping[str, object]] = ()
+
+
+def start_requests(session: Session, options: argparse.Namespace) -> Requests:
     """Makes and checks what `run.start` is asked for.
 
     Raises:
         Failure: `bad_plan`, with every problem of the plan, or of the folders, at once.
     """
-    plan = _plan(session, options)
-    sha256, problems = check_folders(plan)
+    flags = _flags(options)
+    if options.plan is None:
+        group, values, plans = None, [], [_plan(session, flags)]
+        sha256, problems = check_folders(plans[0])
+        digests = [sha256]
+    else:
+        _note_ignored_variables(session)
+        file = plan_file.read(options.plan, flags)
+        group, values = file.group, [variant.values for variant in file.variants]
+        plans = [variant.plan for variant in file.variants]
+        digests, problems = plan_file.check_group(file)
     if problems:
         raise Failure(
             "bad_plan",
             "cannot start: the node folders are not ready",
             problems=problems,
-            advice=[_HOW_TO_NAME_FOLDERS],
+            advice=[_HOW_TO_NAME_FOLDERS] if options.plan is None else (),
         )
-    _note_what_is_not_passed(session, options)
-    return {"plan": plan_to_dict(plan), "sha256": sha256}
+    _note_what_is_not_passed(session, plans)
+    each = [
+        {"plan": plan_to_dict(plan), "sha256": sha256}
+        for plan, sha256 in zip(plans, digests, strict=True)
+    ]
+    return Requests(each, group, values)
 
 
-def _plan(session: Session, options: argparse.Namespace) -> Plan:
-    flags = {
+def _flags(options: argparse.Namespace) -> dict[str, object]:
+    return {
         "duration_s": options.duration,
         "rounds": options.rounds,
         "label": options.label,
         "latest": options.latest or None,
         "keep_config": options.keep_config or None,
         "node_env": options.node_env,
+        "gates": options.gate,
+        "ports": options.ports,
         "set": options.set,
     }
-    tag = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
+
+
+def _plan(session: Session, flags: Mapping[str, object]) -> Plan:
     try:
-        if options.plan is None:
-            return plan_from_environment(
-                session.environ, cwd=os.getcwd(), flags=flags, run_tag_default=tag
-            )
-        _note_ignored_variables(session)
-        return plan_from_mapping(_read(options.plan), flags=flags, run_tag_default=tag)
+        return plan_from_environment(
+            session.environ, cwd=os.getcwd(), flags=flags, run_tag_default=plan_file.new_run_tag()
+        )
     except UserError as error:
-        problems = error.details.get("problems")
-        several = isinstance(problems, list)
-        raise Failure(
-            error.code,
-            "cannot start: the plan is not valid" if several else error.message,
-            problems=map(str, problems) if isinstance(problems, list) else (),
-        ) from error
-
-
-def _read(path: str) -> Mapping[str, object]:
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise Failure("bad_plan", f"cannot read plan {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Failure("bad_plan", f"cannot read plan {path}: it is not TOML: {error}") from error
+        raise plan_file.invalid_plan(error) from error
 
 
 def _note_ignored_variables(session: Session) -> None:
@@ -89,8 +100,9 @@ def _note_ignored_variables(session: Session) -> None:
         session.note(f"note: ignored, since --plan says everything: {' '.join(ignored)}")
 
 
-def _note_what_is_not_passed(session: Session, options: argparse.Namespace) -> None:
-    passed = {pair.partition("=")[0] for pair in options.node_env or ()}
+def _note_what_is_not_passed(session: Session, plans: Sequence[Plan]) -> None:
+    tables = [env for plan in plans for env in (plan.node_env, *(n.env for n in plan.nodes))]
+    passed = {name for table in tables for name, _ in table}
     kept_back = ignored_node_env(session.environ, passed)
     if kept_back:
         session.note(

@@ -95,6 +95,9 @@ def _when(status: Status) -> list[tuple[str, str]]:
             facts.append((label, utc(status[key])))
     if status.get("position") is not None:
         facts.append(("position", f"{status['position']} in the queue"))
+    if status.get("expected_start") and status.get("position"):
+        word = "promised by" if status.get("promised") else "estimated"
+        facts.append(("start", f"{word} {utc(status['expected_start'])}"))
     return facts
 
 

@@ -7,14 +7,16 @@ soakd reads and writes node folders only through the shim's file verbs.
 
 from __future__ import annotations
 
-import os
 import secrets
-from contextlib import ExitStack
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from soakd import shims
+from soakd.containment import contain
 from soakd.core.errors import HostError, SoakError, UserError
 from soakd.core.plan import Plan, ladder_s, latest_end_s
 from soakd.edge.cgroup import Cgroup
@@ -24,16 +26,11 @@ from soakd.edge.peers import Account
 from soakd.edge.pidfds import kill, start_ticks, wait_for_end
 from soakd.edge.shim_client import (
     ShimConnection,
-    ShimFds,
     ShimLost,
     ShimRefused,
     SpawnedShim,
-    SweepOrder,
     Swept,
     connect_shim,
-    spawn_shim,
-    staged_programs,
-    sweep_run,
 )
 from soakd.edge.store import RunRow
 from soakd.host import Host
@@ -51,6 +48,12 @@ Left = list[tuple[int, int]]
 def words_of(refusal: ShimRefused) -> str:
     """What a shim said, fit for every file and wire: names on disk need not be UTF-8."""
     return refusal.text.encode("utf-8", "backslashreplace").decode()
+
+
+def _identified(pids: Iterable[int]) -> Left:
+    """Those of the pids that are living processes, with their start ticks."""
+    identities = ((pid, start_ticks(pid)) for pid in pids)
+    return [(pid, ticks) for pid, ticks in identities if ticks is not None]
 
 
 class Crew:
@@ -71,6 +74,7 @@ class Crew:
         self._where: tuple[Path, int] | None = None
         self._folder: RunFolder | None = None
         self._owner_uid = host.uid
+        self._latest_end_s: float | None = None
         self.swept: Swept | None = None
         """What a sweep after a dead shim came to, if there was one."""
         self.sweep_error = ""
@@ -110,11 +114,12 @@ class Crew:
         nonce = secrets.token_hex(16)
         self._account, self._owner_uid = account, account.uid
         await self._host.db(self._host.store.set_shim, self._run_id, n=shim_n, nonce=nonce)
-        shim = await self._spawn(folder, shim_n, nonce)
+        nodes = [node.name for node in self._plan.nodes]
+        shim = await shims.spawn(self._host, self._post(folder, nonce), shim_n, nodes)
         self._shim, self._pid, self._ticks, self._nonce = shim, shim.pid, shim.ticks, nonce
         self._where, self._folder = (folder.shim_dir(), shim_n), folder
         try:
-            self._contain(shim)
+            self._cgroup = await contain(self._host, f"r{self._run_id}", self._plan, shim.pid)
             await self._host.db(
                 self._host.store.set_shim,
                 self._run_id,
@@ -169,6 +174,8 @@ class Crew:
             await connection.aclose()
             raise ShimLost(f"the shim (pid {row.shim_pid}) is of another run")
         self._connection = connection
+        known = connection.hello.get("latest_end_boot_s")
+        self._latest_end_s = known if type(known) is float and known > 0 else None
         return connection.hello
 
     async def begin(self, folder: RunFolder, orphan_grace_s: float) -> None:
@@ -178,6 +185,7 @@ class Crew:
             SoakError: the run root or the nodes folder cannot be used.
         """
         plan = self._plan
+        self._latest_end_s = boot_now() + latest_end_s(plan)
         where = (
             {"nodes_root": str(folder.make_nodes(self.uid, self.account.gid))}
             if plan.run_root is None
@@ -186,11 +194,23 @@ class Crew:
         await self.call(
             "begin",
             timeout_s=CALL_S,
-            latest_end_boot_s=boot_now() + latest_end_s(plan),
+            latest_end_boot_s=self._latest_end_s,
             orphan_grace_s=orphan_grace_s,
             stop_grace_s=plan.stop_grace_s,
             **where,
         )
+
+    async def extend(self, plan: Plan, by_s: float) -> None:
+        """Lets the shim go on for longer; before `begin` the plan alone says how long.
+
+        Raises:
+            SoakError: the shim is lost.
+        """
+        if self._latest_end_s is not None:
+            later_s = self._latest_end_s + by_s
+            await self.call("latest_end", boot_s=later_s)
+            self._latest_end_s = later_s
+        self._plan = plan
 
     async def call(
         self, verb: str, *, timeout_s: float = CALL_S, **params: object
@@ -244,19 +264,45 @@ class Crew:
             left.append((self._pid, self._ticks or 0))
         elif self._cgroup is None and not is_clean:
             left += await self._sweep()
-        return left + await self._empty_cgroup()
+        left += await self._empty_cgroup()
+        return list(dict.fromkeys(left))
 
     async def stop_unheard(self, reason: str) -> Left:
         """Walks the ladder and ends the shim when nobody reads the shim's news any more."""
-        if self._pid is not None and self._where is not None:
-            folder, shim_n = self._where
-            try:
-                with trio.fail_after(CALL_S):
-                    self._connection = await connect_shim(folder, shim_n, self.uid, self._pid)
-                await self._walk_ladder(self._connection, reason)
-            except (ShimLost, SoakError, trio.TooSlowError):
-                return await self.put_down()
+        with suppress(ShimLost, SoakError, trio.TooSlowError):
+            connection = await self._reach()
+            if connection is not None:
+                await self._walk_ladder(connection, reason)
         return await self.put_down()
+
+    async def end_shim(self) -> Left:
+        """Ends the shim after what had survived its ladder; returns what is left all the same.
+
+        Bounded in time. Asked politely, it still books the exits of its nodes.
+        """
+        with suppress(ShimLost, trio.TooSlowError):
+            connection = await self._reach()
+            if connection is not None:
+                await self._ask_to_end(connection)
+        return await self.put_down(is_clean=True)
+
+    async def _reach(self) -> ShimConnection | None:
+        """A new connection to the shim, whose old one nobody reads; None if there was no shim."""
+        if self._pid is None or self._where is None:
+            return None
+        folder, shim_n = self._where
+        with trio.fail_after(CALL_S):
+            self._connection = await connect_shim(folder, shim_n, self.uid, self._pid)
+        return self._connection
+
+    async def _ask_to_end(self, connection: ShimConnection) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.pump)
+            # Lost or refusing: force comes next.
+            with suppress(SoakError), trio.move_on_after(SHIM_EXIT_S):
+                await self.call("end")
+                await self._wait_for_shim()
+            nursery.cancel_scope.cancel()
 
     async def _walk_ladder(self, connection: ShimConnection, reason: str) -> None:
         if connection.hello.get("stopped") is not None:
@@ -293,30 +339,12 @@ class Crew:
             self.sweep_error = "cannot sweep: the submitter's account is gone"
             return []
         root = self._plan.run_root or str(folder.path / "nodes")
-        fds = ShimFds(
-            journal=folder.open_for_child("shim.ndjson"),
-            lock=folder.open_for_child("shim.lock"),
-            out={},
-            runner_out=folder.open_for_child("logs/runner.out"),
-        )
         try:
-            journal = await trio.to_thread.run_sync((folder.path / "shim.ndjson").read_bytes)
-            self.swept = await sweep_run(
-                SweepOrder(root, self._nonce, ticks, staged_programs(journal)),
-                python=self._host.shim_python,
-                run=f"r{self._run_id}",
-                shim_dir=folder.shim_dir(),
-                lock_path=folder.path / "shim.lock",
-                credentials=self._host.credentials(self.account),
-                fds=fds,
-            )
+            self.swept = await shims.sweep(self._host, self._post(folder, self._nonce), ticks, root)
         except HostError as error:
             self.sweep_error = error.message
             return []
-        finally:
-            fds.close()
-        identities = ((pid, start_ticks(pid)) for pid in self.swept.left)
-        return [(pid, ticks) for pid, ticks in identities if ticks is not None]
+        return _identified(self.swept.left)
 
     async def _empty_cgroup(self) -> Left:
         if self._cgroup is None:
@@ -325,8 +353,7 @@ class Crew:
         await self._cgroup.wait_empty(CGROUP_EMPTY_S)
         if self._cgroup.remove():
             return []
-        identities = ((pid, start_ticks(pid)) for pid in self._cgroup.pids())
-        return [(pid, ticks) for pid, ticks in identities if ticks is not None]
+        return _identified(self._cgroup.pids())
 
     @property
     def nonce(self) -> str:
@@ -340,43 +367,5 @@ class Crew:
 
     # -- inner ---------------------------------------------------------------------------------
 
-    async def _spawn(self, folder: RunFolder, shim_n: int, nonce: str) -> SpawnedShim:
-        with ExitStack() as files:
-
-            def opened(name: str) -> int:
-                fd = folder.open_for_child(name)
-                files.callback(os.close, fd)
-                return fd
-
-            fds = ShimFds(
-                journal=opened("shim.ndjson"),
-                lock=opened("shim.lock"),
-                out={node.name: opened(f"logs/{node.name}.out") for node in self._plan.nodes},
-                runner_out=opened("logs/runner.out"),
-            )
-            return await spawn_shim(
-                python=self._host.shim_python,
-                run=f"r{self._run_id}",
-                nonce=nonce,
-                shim_dir=folder.shim_dir(),
-                n=shim_n,
-                credentials=self._host.credentials(self.account),
-                fds=fds,
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "SOAK_RUN_NONCE": nonce},
-            )
-
-    def _contain(self, shim: SpawnedShim) -> None:
-        wanted = self._host.config.containment
-        if wanted == "evidence":
-            return
-        # The state folder is part of the name: two soakds on one host may both have a run r1.
-        name = f"soak-{self._host.state_tag}-r{self._run_id}"
-        self._cgroup = Cgroup.create(name)
-        if self._cgroup is not None:
-            self._cgroup.attach(shim.pid)
-        elif wanted == "cgroup":
-            raise HostError(
-                "refused",
-                "cannot contain the run: no cgroup v2 is writable here; set containment to"
-                ' "auto" in soakd.toml to do without',
-            )
+    def _post(self, folder: RunFolder, nonce: str) -> shims.Post:
+        return shims.Post(f"r{self._run_id}", folder, self.account, nonce)

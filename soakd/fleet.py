@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import trio
+
 from soakd import leases
 from soakd.core import node_state, readiness, rows
 from soakd.core.errors import HostError, NodeError, SoakError, UserError
@@ -192,7 +194,7 @@ class Fleet:
         for node in self._plan.nodes:
             if node.name not in self.live:
                 try:
-                    process = await self._staging.launch(node, self._staging.node_env())
+                    process = await self._staging.launch(node, self._staging.node_env(node))
                 except SoakError as error:
                     error.details.setdefault("node", node.name)
                     raise
@@ -246,15 +248,13 @@ class Fleet:
         began_s = boot_now()
         waiting = readiness.begin(self.live, began_s)
         while True:
-            for name, node in self.live.items():
-                answer = await node.readiness()
+            for name, answer in (await self._ask_all()).items():
                 waiting = readiness.advance(waiting, name, answer, boot_now())
                 if self.see(name, answer):
                     show()
             elapsed_s = boot_now() - began_s
-            answers = readiness.answers(waiting)
-            self.last_answers = ", ".join(f"{name} {word}" for name, word in answers.items())
-            self._written().marker(rows.ready_check(elapsed_s, answers))
+            self.last_answers = readiness.described(waiting)
+            self._written().marker(rows.ready_check(elapsed_s, readiness.answers(waiting)))
             # In each look: the real node of a wrapper may write its token elsewhere, and would
             # then be waited for to the very end.
             for node_plan in self._plan.nodes:
@@ -267,6 +267,18 @@ class Fleet:
                     return cause
                 case readiness.Wait(next_poll_s=next_poll_s):
                     await sleep_until_boot(next_poll_s)
+
+    async def _ask_all(self) -> dict[str, readiness.Answer]:
+        """What every node says now; one that hangs makes no other's answer old."""
+        answers: dict[str, readiness.Answer] = {}
+
+        async def ask(name: str, node: LiveNode) -> None:
+            answers[name] = await node.readiness()
+
+        async with trio.open_nursery() as nursery:
+            for name, node in self.live.items():
+                nursery.start_soon(ask, name, node)
+        return answers
 
     def see(self, name: str, answer: readiness.Answer) -> bool:
         """Takes an answer into the node's state; whether it has one."""

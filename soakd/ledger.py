@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import trio
+
+from soakd import leases
 from soakd.core import run_state
-from soakd.core.errors import SoakError
-from soakd.core.plan import Plan
-from soakd.edge.clock import boot_now, rfc3339, wall_now
-from soakd.edge.store import RunRow
+from soakd.core.errors import HostError, SoakError
+from soakd.core.plan import Plan, parse_plan, plan_to_dict
+from soakd.edge.clock import boot_id, boot_now, rfc3339, wall_now
+from soakd.edge.store import LeaseTaken, RunRow
 from soakd.host import Host
 from soakd.log import get_logger
 from soakd.observer import Observer
-from soakd.view import from_row
+from soakd.view import from_row, run_name
 from soakd.work import Work
 
 RUNNER_STATES = {
@@ -30,17 +33,44 @@ RUNNER_STATES = {
 _log = get_logger()
 
 
+def stored_plan(row: RunRow) -> Plan:
+    """The plan of a run that an earlier soakd has stored.
+
+    Raises:
+        HostError: this soakd cannot read it.
+    """
+    try:
+        return parse_plan(json.loads(row.plan_json))
+    except (ValueError, SoakError) as error:
+        raise HostError(
+            "internal",
+            f"cannot take over run {run_name(row.id)}: this soakd cannot read its plan ({error});"
+            " finish the run with the soakd that stored it, then upgrade",
+        ) from error
+
+
 class Ledger:
-    """The written state of one run; `base` is what `status` shows of it."""
+    """The written state of one run.
+
+    Attributes:
+        base: what `status` shows of it.
+        written_bytes: how large its records are, once it is over.
+    """
 
     def __init__(self, host: Host, run_id: int, plan: Plan, work: Work, observer: Observer) -> None:
         """Knows nothing before `read`."""
         self.base: dict[str, Any] = {}
+        self.written_bytes: int | None = None
         self._host = host
         self._id = run_id
         self._plan = plan
         self._work = work
         self._observer = observer
+
+    def lengthen(self, plan: Plan) -> None:
+        """The run's plan is another from the next transition on, which stores it."""
+        self._plan = plan
+        self.base["duration_s"] = plan.duration_s
 
     async def read(self) -> tuple[RunRow, run_state.State]:
         """Reads the run as the store has it."""
@@ -54,40 +84,69 @@ class Ledger:
         return row, run_state.from_dict(json.loads(row.state_json))
 
     async def write(
-        self, old: run_state.State, new: run_state.State, event: run_state.Event, uid: int | None
+        self,
+        old: run_state.State,
+        new: run_state.State,
+        event: run_state.Event,
+        uid: int | None,
+        remains: tuple[leases.Process, ...] = (),
     ) -> None:
-        """Makes a transition durable, with what begins or ends with it.
+        """Makes a transition durable, with the leases and whatever else begins or ends with it.
+
+        Args:
+            old: the state it is in.
+            new: the state it gets.
+            event: what has come about.
+            uid: who has asked for it; None is soakd itself.
+            remains: processes that the run leaves behind if it is over now.
 
         Raises:
-            SoakError: the store refuses; the run is still in its old state.
+            SoakError: the store refuses, or another run holds what this one needs; the run is
+                still in its old state.
         """
         at = wall_now()
-        columns: dict[str, Any] = {}
+        columns = await self._columns(new, at)
+        if isinstance(event, run_state.SlotGranted | run_state.Extended):
+            # Ports of the range, and more time: what the run really has.
+            columns["plan_json"] = json.dumps(plan_to_dict(self._plan))
+        take = left = None
+        if isinstance(new, run_state.Staging):
+            take = leases.of_start(self._id, self._plan)
+        elif isinstance(new, run_state.Finished):
+            left = [leases.key_of(process, boot_id()) for process in remains]
+        try:
+            await self._host.db(
+                self._host.store.transition,
+                self._id,
+                run_state.name(old),
+                run_state.name(new),
+                json.dumps(run_state.to_dict(new)),
+                uid,
+                type(event).__name__,
+                at=at,
+                take=take or (),
+                left=left,
+                **columns,
+            )
+        except LeaseTaken as taken:
+            raise HostError("refused", leases.refusal(taken), {"cause": "leased"}) from taken
+
+    async def _columns(self, new: run_state.State, at: float) -> dict[str, Any]:
+        """What else of the run's row changes with a new state."""
         match new:
             case run_state.Staging():
-                columns["started_at"] = at
                 self.base["started_at"] = rfc3339(at)
+                return {"started_at": at}
             case run_state.Running():
                 if new.deadline_s is not None:
                     self.base["deadline_at"] = rfc3339(at + new.deadline_s - boot_now())
-                columns["measured_json"] = self._measured()
+                return {"measured_json": self._measured()}
             case run_state.Stopping():
-                columns["measured_json"] = self._measured()
+                return {"measured_json": self._measured()}
             case run_state.Finished():
-                columns = await self._end(new, at)
+                return await self._end(new, at)
             case _:
-                columns = {}
-        await self._host.db(
-            self._host.store.transition,
-            self._id,
-            run_state.name(old),
-            run_state.name(new),
-            json.dumps(run_state.to_dict(new)),
-            uid,
-            type(event).__name__,
-            at=at,
-            **columns,
-        )
+                return {}
 
     async def _end(self, end: run_state.Finished, at: float) -> dict[str, Any]:
         cause = None if end.cause is None else end.cause.to_dict()
@@ -98,17 +157,20 @@ class Ledger:
             "cause": cause,
             **ended,
         }
+        records = self._work.records
+        if records is not None:
+            self.written_bytes = await trio.to_thread.run_sync(records.used_bytes)
         columns = {
             **ended,
             "ended_at": at,
             "cause_json": None if cause is None else json.dumps(cause),
             "measured_json": self._measured(),
         }
-        records = self._work.records
         if records is not None:
             columns |= self._work.checkpoint()
             self.base |= {"remaining_s": None, "round": records.last_round or None}
-            summary = self.base | self._observer.status() | {"gates": self._observer.gates}
+            summary = self.base | self._observer.status()
+            summary |= {"rung": None, "gates": self._observer.gates}
             try:
                 await records.write_json("run.json", summary)
                 await records.state_file(RUNNER_STATES[end.result])
@@ -120,4 +182,5 @@ class Ledger:
     def _measured(self) -> str:
         facts = {"deadline_at": self.base.get("deadline_at")}
         facts |= {"simulation": self._observer.simulation, "notes": self._observer.notes}
-        return json.dumps(facts | {"span": self._observer.span})
+        facts |= {"span": self._observer.span, "disk_bytes": self.written_bytes}
+        return json.dumps(facts)

@@ -16,7 +16,7 @@ import trio
 from soakd.core import rows, run_state
 from soakd.core.errors import NodeError
 from soakd.core.plan import Plan
-from soakd.core.rounds import Cut, NodeDown, RoundResult, RoundSpec
+from soakd.core.rounds import Cut, NodeDown, NodeIdle, RoundResult, RoundSpec
 from soakd.edge.clock import boot_now, sleep_until_boot
 from soakd.node import LiveNode
 from soakd.records import Records
@@ -64,7 +64,11 @@ class Hearer(Protocol):
 
 
 class Measure:
-    """Plays the rounds of one run; `phase` and `round_number` show where it is."""
+    """Plays the rounds of one run; `phase` and `round_number` show where it is.
+
+    Attributes:
+        deadline_s: the last instant at which a round may start; may be moved while it plays.
+    """
 
     def __init__(self, plan: Plan, pair: Pair, records: Records, hearer: Hearer) -> None:
         """Prepares; `run` starts.
@@ -82,6 +86,7 @@ class Measure:
         self._records = records
         self._hearer = hearer
         self._checkpoint_due_s = boot_now() + CHECKPOINT_EVERY_S
+        self.deadline_s: float | None = None
         self._cut: Cut | NodeDown | None = None
         self._player: Player | None = None
         self._pause: trio.CancelScope | None = None
@@ -104,15 +109,16 @@ class Measure:
         Raises:
             HostError: a record could not be written.
         """
+        self.deadline_s = running.deadline_s
         while self._cut is None:
-            if running.deadline_s is not None and boot_now() >= running.deadline_s:
+            if self.deadline_s is not None and boot_now() >= self.deadline_s:
                 self._records.marker(rows.deadline_reached())
                 return run_state.DeadlineReached()
             if self._has_all_rounds:
                 return run_state.RoundsDone()
             await self._one_round(running)
             if self._cut is None and not self._has_all_rounds:
-                await self._wait_between(running.deadline_s)
+                await self._wait_between()
         return None
 
     @property
@@ -123,7 +129,7 @@ class Measure:
     async def _one_round(self, running: run_state.Running) -> None:
         spec = self._spec(running)
         self.round_number, self._rechecks = spec.number, 0
-        remaining_s = None if running.deadline_s is None else running.deadline_s - boot_now()
+        remaining_s = None if self.deadline_s is None else self.deadline_s - boot_now()
         self._records.marker(rows.timer(remaining_s, spec.number))
         self._records.marker(rows.round_begin(spec.number, spec.file_id, spec.file_size))
         self._player = Player(
@@ -162,20 +168,49 @@ class Measure:
             recheck_delay_s=plan.miss_recheck_delay_s,
         )
 
-    async def _snapshots(self) -> None:
+    async def _snapshots(self, doubts: bool) -> NodeIdle | None:  # noqa: FBT001 (a step's argument)
+        player = self._player
+        idle = None
+        if doubts and player is not None:
+            # Before the snapshots: in them it shows whether a loop began anew.
+            idle = await self._silent(player.spec.file_id)
         failures = []
         for name, node in self._pair.everyone.items():
             try:
                 self._records.round_status(name, await node.status())
             except NodeError as error:
                 failures.append(f"{name}: {error.message}")
-        publisher, player = self._pair.publisher, self._player
+        if doubts and player is not None:
+            idle = idle or self._idle(player.began_s)
+            if idle is not None:
+                return idle
+        publisher = self._pair.publisher
         if publisher.kad_id is None and player is not None:
             await publisher.learn_kad_id(player.spec.file_id)
         if failures:
             raise NodeError(
                 "no_snapshot", f"cannot take the status snapshots: {'; '.join(failures)}"
             )
+        return None
+
+    async def _silent(self, file_id: str) -> NodeIdle | None:
+        """Whether the publisher does not answer for its own table.
+
+        One whose service loop stands says `queued` all the same: its table tells the truth.
+        """
+        try:
+            await self._pair.publisher.sources(file_id)
+        except NodeError as error:
+            return NodeIdle(self._pair.publisher.name, error.message)
+        return None
+
+    def _idle(self, since_s: float) -> NodeIdle | None:
+        """Whether the service loop of a node stood still during the round."""
+        for node in (self._pair.publisher, self._pair.searcher):
+            if node.was_idle(since_s):
+                text = f"the service loop of node {node.name} stood still or began anew meanwhile"
+                return NodeIdle(node.name, text)
+        return None
 
     def _note_failures(self, result: RoundResult) -> None:
         if result.error is not None:
@@ -203,10 +238,10 @@ class Measure:
             self.phase = phase
             self._hearer.phase_changed(rests=phase.startswith("wait_") and not self._hurries)
 
-    async def _wait_between(self, deadline_s: float | None) -> None:
+    async def _wait_between(self) -> None:
         until_s = boot_now() + self._plan.wait_between_s
-        if deadline_s is not None:
-            until_s = min(until_s, deadline_s)
+        if self.deadline_s is not None:
+            until_s = min(until_s, self.deadline_s)
         with trio.CancelScope() as self._pause:
             await sleep_until_boot(until_s)
         self._pause = None

@@ -30,6 +30,7 @@ from soakd.drivers.rust_mule_api import (
 from soakd.edge import ports, telemetry
 from soakd.edge.clock import boot_now
 from soakd.edge.node_api import NodeApi, NodeCallError
+from soakd.edge.pidfds import start_ticks
 
 PUBLISH_SOURCE = "/kad/publish_source"
 SEARCH_SOURCES = "/kad/search_sources"
@@ -98,7 +99,12 @@ class LiveNode:
         self._read_file = read_file
         self._on_token = on_token
         self._sink = sink
-        self._has_token = False
+        self._idle_s = 0.0
+        self._stalled = False
+        self._uptime: int | None = None
+        self._seen_s = 0.0
+        self._told_token: str | None = None
+        self._token_turn = trio.Lock()
         self._http = NodeApi(plan.host, plan.port, self._verify)
         self._api = RustMuleApi(self._http, self._token, self._new_token)
 
@@ -131,6 +137,10 @@ class LiveNode:
             ids = (await self.sources(file_id)).source_ids
             self.kad_id = ids[0] if len(ids) == 1 else None
 
+    def was_idle(self, since_s: float) -> bool:
+        """Whether its service loop is known to have stood still since then (boot clock)."""
+        return self._stalled or self._idle_s >= since_s
+
     # -- readiness -----------------------------------------------------------------------------
 
     async def readiness(self) -> readiness.Answer:
@@ -140,11 +150,8 @@ class LiveNode:
         except NodeCallError as error:
             if error.kind == "foreign":
                 return readiness.Foreign(error.message)
-            return (
-                readiness.Refused()
-                if error.kind in ("refused", "lost")
-                else readiness.Bad(error.message)
-            )
+            refused = error.kind == "refused"
+            return readiness.Refused() if refused else readiness.Bad(error.message)
         except SoakError as error:
             # Before the node has written its token it does not listen either.
             return readiness.Refused() if error.code == "no_token" else readiness.Bad(error.message)
@@ -163,21 +170,20 @@ class LiveNode:
         """Reads the status at half its window; hands on each snapshot once, notices a stall."""
         uptime: int | None = None
         changed_s = boot_now()
-        stalled = False
         while True:
             # A call that fails is heard of by the sink already.
             with suppress(SoakError):
-                body, data = await self._snapshot()
+                body, data = await self._snapshot(aside=True)
                 now_s = boot_now()
                 if data["uptime_secs"] != uptime:
-                    self._uptime_moved(uptime, data["uptime_secs"])
-                    if stalled:
+                    if self._stalled:
+                        self._idle_s = now_s
                         facts = {"kind": "loop_stalled", "for_s": round(now_s - changed_s, 1)}
                         self._sink.event("trouble_over", self.name, facts)
-                    uptime, changed_s, stalled = data["uptime_secs"], now_s, False
+                    uptime, changed_s, self._stalled = data["uptime_secs"], now_s, False
                     self._sink.status_sample(self.name, body)
-                elif not stalled and now_s - changed_s > self._stall_s:
-                    stalled = True
+                elif not self._stalled and now_s - changed_s > self._stall_s:
+                    self._stalled = True
                     facts = {"uptime_s": uptime, "for_s": round(now_s - changed_s, 1)}
                     self._sink.event("loop_stalled", self.name, facts)
             await trio.sleep(self.config.status_window_s / 2)
@@ -195,13 +201,22 @@ class LiveNode:
         try:
             answer = await call
         except SoakError as error:
-            self._sink.call_ended(self.name, route, error)
+            # An API that went with its process is no trouble of the API: the exit tells it.
+            if start_ticks(self.process.pid) == self.process.ticks:
+                self._sink.call_ended(self.name, route, error)
             raise
         self._sink.call_ended(self.name, route, None)
         return answer
 
-    async def _snapshot(self) -> tuple[str, dict[str, Any]]:
-        return await self._ask(STATUS, self._api.status_snapshot())
+    async def _snapshot(self, *, aside: bool = False) -> tuple[str, dict[str, Any]]:
+        asked_s = boot_now()
+        body, data = await self._ask(STATUS, self._api.status_snapshot(aside=aside))
+        # Of two that were asked for at the same time the older one may come last.
+        if asked_s >= self._seen_s:
+            self._seen_s = boot_now()
+            self._uptime_moved(self._uptime, data["uptime_secs"])
+            self._uptime = data["uptime_secs"]
+        return body, data
 
     @property
     def _stall_s(self) -> float:
@@ -210,15 +225,21 @@ class LiveNode:
     def _uptime_moved(self, before: int | None, uptime: int) -> None:
         # The process is the same, so its service loop began anew (contract §6).
         if before is not None and uptime < before:
+            self._idle_s = boot_now()
             facts = {"uptime_before_s": before, "uptime_s": uptime}
             self._sink.event("sam_session_recreated", self.name, facts)
 
     async def _new_token(self, token: str) -> None:
-        if self._has_token:
-            text = f"{self.config.file('api.token')} holds another token than before; it is used"
-            self._sink.event("token_replaced", self.name, {"text": text})
-        self._has_token = True
-        await self._on_token(token)
+        # A round's call and one aside may both have been refused the old token.
+        async with self._token_turn:
+            if token == self._told_token:
+                return
+            if self._told_token is not None:
+                name = self.config.file("api.token")
+                text = f"{name} holds another token than before; it is used"
+                self._sink.event("token_replaced", self.name, {"text": text})
+            await self._on_token(token)
+            self._told_token = token
 
     async def _token(self) -> str:
         try:

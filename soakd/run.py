@@ -9,20 +9,18 @@ run begins to stop; the shim walks the ladder; the verdict is made last.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import trio
 
+from soakd import leases, moves
 from soakd.core import run_state
 from soakd.core.errors import HostError, NodeError, first_known
 from soakd.core.model import Cause
 from soakd.core.plan import Plan
-from soakd.core.rounds import Cut, NodeDown
 from soakd.core.run_state import Limits
 from soakd.crew import Crew
 from soakd.edge.clock import boot_now, rfc3339, sleep_until_boot, wall_now
-from soakd.edge.pidfds import wait_for_end
 from soakd.ending import Ending
 from soakd.host import Host
 from soakd.hub import Hub
@@ -32,8 +30,6 @@ from soakd.observer import Observer
 from soakd.work import Work
 
 CUT_ROUND_S = 5.0
-TAKE_UP_S = 60.0
-"""What a state is given at least when an earlier soakd's run is taken up."""
 PROGRESS_EVERY_S = 0.2
 NEWS_BACKLOG = 256
 
@@ -78,6 +74,16 @@ class Run:
         self._progress_due_s = 0.0
         self._nursery: trio.Nursery | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Its end is stored."""
+        return isinstance(self.state, run_state.Finished)
+
+    @property
+    def left(self) -> tuple[leases.Process, ...]:
+        """What could not be ended of it."""
+        return self._ending.left
+
     # -- from outside --------------------------------------------------------------------------
 
     async def ask_stop(self, who: str, uid: int | None) -> None:
@@ -88,7 +94,7 @@ class Run:
         """The run as `status` shows it now."""
         state = self.state
         cause = getattr(state, "cause", None)
-        return {
+        status = {
             **self._ledger.base,
             "state": run_state.name(state),
             "remaining_s": self._remaining_s(),
@@ -97,6 +103,37 @@ class Run:
             "round": self.work.round_number,
             **self.observer.status(),
         }
+        if not self.is_over:
+            return status
+        pids = sorted(pid for pid, _ in self.left)
+        return leases.with_blocked(status | {"rung": None}, self.plan, pids)
+
+    async def extend(self, by_s: float, uid: int) -> None:
+        """Lets rounds start for so much longer; returns when that is stored.
+
+        Raises:
+            UserError: the run has no deadline, or is ending.
+            HostError: its shim cannot be told.
+        """
+        await self.settled.wait()
+        if self.plan.duration_s is None or isinstance(
+            self.state, run_state.Stopping | run_state.Finished
+        ):
+            raise moves.not_longer(self.id, run_state.name(self.state))
+        # First the shim: with more time than the run it does no harm, with less it would end it.
+        await self.crew.extend(moves.longer(self.plan, by_s), by_s)
+        state = await self.tell(run_state.Extended(by_s), uid)
+        if isinstance(state, run_state.Stopping | run_state.Finished):
+            raise moves.not_longer(self.id, run_state.name(state))
+
+    def relabel(self, label: str | None) -> None:
+        """Shows another label; the store has it already."""
+        self._ledger.base["label"] = label
+
+    @property
+    def written_bytes(self) -> int | None:
+        """How large its records are, once it is over."""
+        return self._ledger.written_bytes
 
     # -- the owner -----------------------------------------------------------------------------
 
@@ -139,7 +176,7 @@ class Run:
                 break
             new = run_state.advance(self.state, event, boot_now(), self._limits)
             if new is not self.state:
-                await self._ledger.write(self.state, new, event, None)
+                await self._ledger.write(self.state, new, event, None, self.left)
                 self.state = new
         self.hub.publish("end", self.status())
         self.hub.close()
@@ -155,19 +192,12 @@ class Run:
         self.settled.set()
         self.hub.close()
 
-    async def wait_until_gone(self) -> None:
-        """Waits until nothing that survived the ladder is left, then ends the shim that held it."""
-        for pid, ticks in self.observer.left:
-            await wait_for_end(pid, ticks)
-        if self.observer.left:
-            await self.crew.put_down(is_clean=True)
-
     async def _take_up(self) -> None:
         row, self.state = await self._ledger.read()
         if isinstance(self.state, run_state.Queued):
             await self._move(_News(run_state.SlotGranted(), None))
             return
-        self.state = _with_time_left(self.state, boot_now(), self._limits)
+        self.state = moves.with_time_left(self.state, boot_now(), self._limits)
         if isinstance(self.state, run_state.Stopping):
             self.observer.ending()
             self._ending.was_announced = True
@@ -238,8 +268,11 @@ class Run:
                     self.observer.running_since(new.since_s)
                 if isinstance(new, run_state.Stopping):
                     self.observer.ending()
+                if isinstance(news.event, run_state.Extended):
+                    self._ledger.lengthen(moves.longer(self.plan, news.event.by_s))
+                    self.note_once(f"extended by {news.event.by_s:g} s at {rfc3339(wall_now())}")
                 with trio.CancelScope(shield=True):
-                    await self._ledger.write(self.state, new, news.event, news.uid)
+                    await self._ledger.write(self.state, new, news.event, news.uid, self.left)
                 self._enter(new, news.event)
         finally:
             news.taken.set()
@@ -253,9 +286,9 @@ class Run:
                 return old
             if isinstance(old, run_state.Stopping):
                 with trio.CancelScope(shield=True):
-                    self.observer.left = await self.crew.put_down()
+                    await self._ending.put_down()
         try:
-            return _dated(run_state.advance(old, event, boot_now(), self._limits))
+            return moves.dated(run_state.advance(old, event, boot_now(), self._limits))
         except run_state.IllegalTransition:
             if isinstance(old, run_state.Stopping):
                 # Late news of work that did not know yet that the run is ending.
@@ -264,6 +297,10 @@ class Run:
 
     def _enter(self, new: run_state.State, event: run_state.Event) -> None:
         self.state = new
+        if isinstance(event, run_state.Extended):
+            self.plan = moves.longer(self.plan, event.by_s)
+            self._limits = Limits.of(self.plan)
+            self.work.lengthen(self.plan, getattr(new, "deadline_s", None))
         name = run_state.name(new)
         if self.work.records is not None:
             self.work.records.soak_log(f"run state {name}")
@@ -292,7 +329,7 @@ class Run:
     async def _time_out(self, until_s: float, moved: trio.Event) -> None:
         await sleep_until_boot(until_s)
         if not moved.is_set():
-            await self.tell(run_state.TimedOut())
+            await self.tell(run_state.TimedOut(self.work.last_answers))
 
     async def _do_work(self) -> None:
         """Does the work; whatever is raised in it ends this run, and nothing else."""
@@ -309,7 +346,7 @@ class Run:
         assert isinstance(self.state, run_state.Stopping)
         stopping = self.state
         self.observer.ending()
-        self.work.cut(_interruption(stopping))
+        self.work.cut(moves.interruption(stopping))
         if self.work.is_measuring:
             with trio.move_on_after(CUT_ROUND_S):
                 await self._work_done.wait()
@@ -345,30 +382,3 @@ class Run:
         code = "host" if isinstance(known, HostError) else code
         code = str(known.details.get("cause", code))
         return Cause(code, known.message, None if node is None else str(node), at)
-
-
-def _dated(state: run_state.State) -> run_state.State:
-    """The state with a time on its cause."""
-    if isinstance(state, run_state.Stopping | run_state.Finished):
-        cause = state.cause
-        if cause is not None and cause.at is None:
-            return replace(state, cause=replace(cause, at=rfc3339(wall_now())))
-    return state
-
-
-def _with_time_left(state: run_state.State, now_s: float, limits: Limits) -> run_state.State:
-    """A state of the store as it is taken up: soakd's own absence must not time it out."""
-    match state:
-        case run_state.Stopping():
-            return replace(state, until_s=now_s + limits.stopping_s)
-        case run_state.Running() | run_state.Staging() | run_state.Starting():
-            return replace(state, until_s=max(state.until_s, now_s + TAKE_UP_S))
-        case _:
-            return state
-
-
-def _interruption(stopping: run_state.Stopping) -> Cut | NodeDown:
-    cause = stopping.cause
-    if cause is not None and cause.code == "node_exited" and cause.node is not None:
-        return NodeDown(cause.node)
-    return Cut("stop" if stopping.result == "stopped" else stopping.result)

@@ -7,33 +7,38 @@ its own, and whatever goes wrong in one ends there.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import trio
 
+from soakd import leases
+from soakd.blocked import BlockedRun, BlockedRuns
 from soakd.collecting import RunBundle, open_run_bundle
-from soakd.core import queue, run_state
-from soakd.core.errors import HostError, SoakError, UserError
-from soakd.core.plan import Plan, ladder_s, parse_plan, plan_to_dict
-from soakd.core.run_state import Limits
-from soakd.edge.clock import boot_now, rfc3339, wall_now
+from soakd.core import run_state
+from soakd.core.errors import UserError
+from soakd.core.plan import Plan, ladder_s, plan_to_dict
+from soakd.core.queue import Snapshot
+from soakd.desk import Desk
+from soakd.edge.clock import rfc3339, wall_now
 from soakd.edge.peers import Peer
 from soakd.edge.store import NewRun, RunRow
 from soakd.host import Host
 from soakd.hub import Event, Hub
+from soakd.insist import insist
+from soakd.ledger import stored_plan
 from soakd.log import bind, get_logger
 from soakd.run import Run
-from soakd.view import FINISHED, QUEUED, from_row, parse_run_name, public, run_name
+from soakd.view import FINISHED, QUEUED, from_row, parse_run_name, planned, public, run_name
+from soakd.waiting import Entry, Waiting, at_boot
 
 DEFAULT_LISTED = 200
 BURIAL_S = 60.0
 LET_GO_S = 2.0
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
+LOOK_EVERY_S = 30.0
 
 _log = get_logger()
 
@@ -44,14 +49,15 @@ class Scheduler:
     def __init__(self, host: Host) -> None:
         """Knows nothing before `load`; starts nothing before `run_forever`."""
         self._host = host
-        self._queued: dict[int, Plan] = {}
-        self._cancelling: set[int] = set()
         self._live: dict[int, Run] = {}
+        self._blocked = BlockedRuns(host, self._release)
         self._hubs: dict[int, Hub] = {}
-        self._picked = queue.Picked((), {}, {})
+        self._waiting = Waiting(host)
+        self.desk = Desk(host, self._waiting, self._live, self._snapshot, self._fill_slots)
         # At most one entry per slot, so sending never blocks.
         self._granted_in, self._granted = trio.open_memory_channel[Run](host.config.max_running)
         self._changed = trio.Event()
+        self._picked = trio.Event()
         self._stopping = False
 
     # -- life ----------------------------------------------------------------------------------
@@ -66,6 +72,7 @@ class Scheduler:
         async with trio.open_nursery() as nursery:
             await self._reconcile(nursery)
             self._fill_slots()
+            nursery.start_soon(self._keep_looking)
             task_status.started()
             # Started from here and not where they are decided: a request's log context is not the
             # run's.
@@ -74,7 +81,10 @@ class Scheduler:
         raise AssertionError("a scheduler ends by cancellation only")
 
     async def stop_all(self, who: str, uid: int | None) -> None:
-        """Stops every live run, starts no other, and returns when nothing is left of them."""
+        """Stops every live run, starts no other, and returns when each has ended.
+
+        What could not be killed is waited for by the next soakd.
+        """
         self._stopping = True
         for run in list(self._live.values()):
             await run.ask_stop(who, uid)
@@ -83,7 +93,15 @@ class Scheduler:
 
     def counts(self) -> dict[str, int]:
         """How many runs hold a slot, how many wait."""
-        return {"running": len(self._live), "queued": len(self._queued)}
+        return {
+            "running": len(self._live) + len(self._blocked.holding),
+            "queued": len(self._waiting.entries),
+        }
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no run is started."""
+        return self._waiting.is_draining
 
     # -- what handlers ask ---------------------------------------------------------------------
 
@@ -93,6 +111,22 @@ class Scheduler:
             raise UserError(
                 "refused", "cannot start a run: soakd is shutting down; try again later"
             )
+        with self._waiting.arriving(peer.uid, plan):
+            run_id = await self._create(peer, plan, sha256)
+            self._waiting.entries[run_id] = Entry(run_id, peer.uid, plan)
+        self._hubs[run_id] = Hub()
+        self._fill_slots()
+        run = self._live.get(run_id)
+        place = self._waiting.place(run_id)
+        if run is not None:
+            await run.settled.wait()
+            place["expected_start"] = rfc3339(wall_now())
+        # What is promised from now on outlives this soakd.
+        await self._waiting.save()
+        state = QUEUED if run is None else run_state.name(run.state)
+        return {"id": run_name(run_id), "state": state, **place}
+
+    async def _create(self, peer: Peer, plan: Plan, sha256: dict[str, str]) -> int:
         new = NewRun(
             owner_uid=peer.uid,
             owner_name=peer.name,
@@ -103,21 +137,7 @@ class Scheduler:
             plan_json=json.dumps(plan_to_dict(plan)),
             sha256_json=json.dumps(sha256),
         )
-        run_id = await self._host.db(self._host.store.create_run, new)
-        self._queued[run_id] = plan
-        self._hubs[run_id] = Hub()
-        self._fill_slots()
-        run = self._live.get(run_id)
-        if run is not None:
-            await run.settled.wait()
-        state = QUEUED if run is None else run_state.name(run.state)
-        return {
-            "id": run_name(run_id),
-            "state": state,
-            "position": self._picked.positions.get(run_id),
-            "expected_start": rfc3339(wall_now()) if run is not None else None,
-            "reason": self._picked.reasons.get(run_id),
-        }
+        return await self._host.db(self._host.store.create_run, new)
 
     async def resolve(self, run: str | None, peer: Peer) -> int:
         """Number of the run named, or of the peer's active or latest one."""
@@ -142,7 +162,7 @@ class Scheduler:
         """A StatusResult, or a PublicRun if the peer is not allowed."""
         row = await self._row(run_id)
         if not peer.admin and row.owner_uid != peer.uid:
-            return public(row, self._picked.reasons.get(run_id))
+            return public(row, self._waiting.reason(run_id))
         return await self._full_status(row)
 
     async def list_runs(self, peer: Peer, *, all_runs: bool) -> list[dict[str, Any]]:
@@ -152,7 +172,7 @@ class Scheduler:
         return [
             await self._full_status(row)
             if peer.admin or row.owner_uid == peer.uid
-            else public(row, self._picked.reasons.get(row.id))
+            else public(row, self._waiting.reason(row.id))
             for row in rows
         ]
 
@@ -161,14 +181,35 @@ class Scheduler:
         run = self._live.get(run_id)
         if run is not None:
             await run.ask_stop(peer.name, peer.uid)
-        elif run_id in self._queued and run_id not in self._cancelling:
-            self._cancelling.add(run_id)
-            try:
-                await self._cancel(run_id, peer)
-            finally:
-                self._cancelling.discard(run_id)
-                self._fill_slots()
+        elif await self.desk.cancel(run_id, peer):
+            hub = self._hubs.pop(run_id, Hub())
+            hub.publish("end", await self._full_status(await self._row(run_id)))
+            hub.close()
         return await self.status(run_id, peer)
+
+    async def plan(self, run_id: int) -> dict[str, Any]:
+        """What a run was asked to do; returns a PlanResult."""
+        row = await self._row(run_id)
+        return planned(row, stored_plan(row))
+
+    async def forget(self, run_id: int, peer: Peer) -> dict[str, Any]:
+        """Ends a run's blocked lease although processes are left; returns a ForgetResult.
+
+        Raises:
+            UserError: it has none.
+        """
+        while (run := self._live.get(run_id)) is not None and run.is_over:
+            # It is being put away: what it holds will show.
+            await self._changed.wait()
+        name = run_name(run_id)
+        pids = await self._blocked.forget(run_id, peer.uid)
+        if pids is None:
+            state = (await self._row(run_id)).state
+            why = f"it is {state}; stop it with `soakctl stop {name}` first"
+            if state == FINISHED:
+                why = "no process of it is left that keeps a slot or a port; there is nothing to do"
+            raise UserError("refused", f"cannot forget {name}: {why}")
+        return {"id": name, "pids": list(pids)}
 
     @asynccontextmanager
     async def watch(
@@ -199,43 +240,51 @@ class Scheduler:
 
     def is_finished(self, run_id: int) -> bool:
         """Whether nothing of the run will write any more."""
-        return run_id not in self._live and run_id not in self._queued
+        return run_id not in self._live and run_id not in self._waiting.entries
 
     @asynccontextmanager
     async def collect(
-        self,
-        run_id: int,
-        *,
-        full: bool,
-        keep_destinations: bool,  # noqa: ARG002 - the wire's parameter is there first
+        self, run_id: int, *, full: bool, keep_destinations: bool
     ) -> AsyncIterator[RunBundle]:
-        """Packs a bundle; leaving the block ends its helpers.
-
-        Destinations stay in it, whatever `keep_destinations` says: nothing replaces them yet.
-        """
+        """Packs a bundle; leaving the block ends its helpers."""
         row = await self._row(run_id)
         status = await self._full_status(row)
-        async with open_run_bundle(self._host, row, status, full=full) as bundle:
+        options = {"full": full, "keep_destinations": keep_destinations}
+        async with open_run_bundle(self._host, row, status, **options) as bundle:
             yield bundle
 
     # -- slots ---------------------------------------------------------------------------------
 
     def _fill_slots(self) -> None:
         """Asks `pick` what may start, starts it, and remembers why the others wait."""
-        self._picked = queue.pick(
-            [
-                queue.Candidate(run_id, _ports(plan))
-                for run_id, plan in self._queued.items()
-                if run_id not in self._cancelling
-            ],
-            [queue.Candidate(run.id, _ports(run.plan)) for run in self._live.values()],
-            0 if self._stopping else self._host.config.max_running,
-        )
-        for run_id in self._picked.start:
-            plan = self._queued.pop(run_id)
-            run = Run(self._host, run_id, plan, self._hubs[run_id])
-            self._live[run_id] = run
+        if self._stopping:
+            return
+        live, blocked = list(self._live.values()), self._blocked.holding
+        for entry in self._waiting.pick(live, blocked, self.desk.cancelling):
+            run = Run(self._host, entry.id, entry.plan, self._hubs[entry.id])
+            self._live[entry.id] = run
             self._granted_in.send_nowait(run)
+        moved = self._waiting.picked.moved
+        hub = None if moved is None else self._hubs.get(moved.broken.id)
+        if moved is not None and hub is not None:
+            was = at_boot(moved.broken.start_by_s)
+            hub.publish("event", {"what": "promise_moved", "was": was, "why": moved.why})
+        self._picked.set()
+        self._picked = trio.Event()
+
+    def _snapshot(self) -> Snapshot:
+        live = list(self._live.values())
+        return self._waiting.snapshot(live, self._blocked.holding, self.desk.cancelling)
+
+    async def _keep_looking(self) -> NoReturn:
+        """Stores what is promised, and looks at the queue now and then: a disk may have room."""
+        while True:
+            picked = self._picked
+            await insist(self._waiting.save)
+            with trio.move_on_after(LOOK_EVERY_S if self._waiting.entries else math.inf) as scope:
+                await picked.wait()
+            if scope.cancelled_caught:
+                self._fill_slots()
 
     async def _hold(self, run: Run) -> None:
         """Lives with one run to its end: the one place that catches whatever goes wrong in it."""
@@ -246,74 +295,65 @@ class Scheduler:
                 except Exception as error:  # noqa: BLE001 - a failing run never takes soakd down
                     _log.exception("run_crashed")
                     await self._bury(run, error)
-                await run.wait_until_gone()
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(LET_GO_S):
                     await run.let_go()
-            self._release(run)
+            rest = self._put_away(run)
+            if rest is not None:
+                await self._blocked.hold(rest)
 
     async def _bury(self, run: Run, error: Exception) -> None:
-        """Writes the end of a crashed run down, however long the store or the disk refuses."""
-        pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                limit_s = BURIAL_S + ladder_s(run.plan)
-                with trio.CancelScope(shield=True), trio.move_on_after(limit_s):
-                    await run.bury(error)
-                    return
-            except Exception as refusal:  # noqa: BLE001 - tried again below
-                _log.error("end_not_written", text=str(refusal), again_in_s=pause_s)
-                run.note_once(f"the end of the run could not be written yet: {refusal}")
-            await trio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        """Writes the end of a crashed run down."""
 
-    def _release(self, run: Run) -> None:
-        """Gives slot and ports back: no process of the run is left."""
+        async def bury() -> None:
+            limit_s = BURIAL_S + ladder_s(run.plan)
+            with trio.CancelScope(shield=True), trio.fail_after(limit_s):
+                await run.bury(error)
+
+        def refused(refusal: Exception) -> None:
+            run.note_once(f"the end of the run could not be written yet: {refusal}")
+
+        await insist(bury, refused)
+
+    def _put_away(self, run: Run) -> BlockedRun | None:
+        """Gives slot and ports of an ended run back; what is left of it if that keeps them."""
+        rest = None
+        if run.left:
+            rest = BlockedRun(self._host, run.id, run.plan, run.crew, run.left)
+            self._blocked.add(rest)
+        self._waiting.ended(run.id, run.plan, run.written_bytes)
         del self._live[run.id]
         self._hubs.pop(run.id, None)
+        self._release()
+        return rest
+
+    def _release(self) -> None:
+        """Somebody has given something back: looks who can start now."""
         self._fill_slots()
         self._changed.set()
         self._changed = trio.Event()
 
-    async def _cancel(self, run_id: int, peer: Peer) -> None:
-        plan = self._queued[run_id]
-        event = run_state.StopAsked(peer.name)
-        new = run_state.advance(run_state.Queued(), event, boot_now(), Limits.of(plan))
-        assert isinstance(new, run_state.Finished)
-        cause = None if new.cause is None else replace(new.cause, at=rfc3339(wall_now()))
-        with trio.CancelScope(shield=True):
-            await self._host.db(
-                self._host.store.transition,
-                run_id,
-                QUEUED,
-                FINISHED,
-                json.dumps(run_state.to_dict(new)),
-                peer.uid,
-                "cancelled while queued",
-                at=wall_now(),
-                ended_at=wall_now(),
-                result=new.result,
-                verdict=new.verdict,
-                why=new.why,
-                cause_json=None if cause is None else json.dumps(cause.to_dict()),
-            )
-        self._queued.pop(run_id, None)
-        hub = self._hubs.pop(run_id, Hub())
-        hub.publish("end", await self._full_status(await self._row(run_id)))
-        hub.close()
-        self._fill_slots()
-
     async def _reconcile(self, nursery: trio.Nursery) -> None:
-        """Takes over, or ends, every run that an earlier soakd left unfinished."""
+        """Takes over, or ends, every run that an earlier soakd left unfinished or blocked."""
+        await self._waiting.load()
+        blocked = await self._blocked.take_up()
+        for rest in blocked:
+            self._waiting.hold_slot(Entry.of(await self._row(rest.id), rest.plan))
         for row in await self._host.db(self._host.store.unfinished_runs):
-            plan = _stored_plan(row)
+            plan = stored_plan(row)
             self._hubs[row.id] = Hub()
             if row.state == QUEUED:
-                self._queued[row.id] = plan
+                self._waiting.entries[row.id] = Entry.of(row, plan)
                 continue
+            self._waiting.hold_slot(Entry.of(row, plan))
+            # A release without leases may have started it.
+            await self._host.db(self._host.store.lease_all, leases.of_start(row.id, plan), row.id)
             run = Run(self._host, row.id, plan, self._hubs[row.id])
             self._live[row.id] = run
             nursery.start_soon(self._hold, run)
+        for rest in blocked:
+            # Only now: what it gives back must not be given to others before all are known.
+            nursery.start_soon(self._blocked.hold, rest)
         for run in list(self._live.values()):
             await run.settled.wait()
 
@@ -334,21 +374,5 @@ class Scheduler:
         store = self._host.store
         nodes = await self._host.db(store.nodes, row.id)
         gaps = await self._host.db(store.gaps, row.id)
-        plan = parse_plan(json.loads(row.plan_json))
-        status = from_row(row, plan, nodes, gaps, self._picked.reasons.get(row.id))
-        return status | {"position": self._picked.positions.get(row.id)}
-
-
-def _stored_plan(row: RunRow) -> Plan:
-    try:
-        return parse_plan(json.loads(row.plan_json))
-    except (ValueError, SoakError) as error:
-        raise HostError(
-            "internal",
-            f"cannot take over run {run_name(row.id)}: this soakd cannot read its plan ({error});"
-            " finish the run with the soakd that stored it, then upgrade",
-        ) from error
-
-
-def _ports(plan: Plan) -> frozenset[int]:
-    return frozenset(node.port for node in plan.nodes)
+        status = from_row(row, stored_plan(row), nodes, gaps, self._waiting.reason(row.id))
+        return self._blocked.shown(row.id, status) | self._waiting.place(row.id)

@@ -7,8 +7,8 @@ the shim, which has the submitter's uid.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -25,6 +25,7 @@ from soakd.node import Process
 
 NODE_FILE_MODE = 0o600
 MAX_CONFIG_BYTES = 64 * 1024
+_HAS_ENDED = ("not_running", "missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Staged:
     program_sha256: str
     secrets: tuple[Secret, ...]
     """Token and private keys of the source: no bundle may hold them, also when it is gone."""
+    keys: bytes | None
+    """The key file that the node keeps, which is its identity; None if it makes a new one."""
 
 
 def node_folder(node: str) -> str:
@@ -84,17 +87,21 @@ class Staging:
             raise HostError(
                 "internal", f"cannot edit {CONFIG} of node {node.name}: it reads back different"
             )
-        secrets = await self._secrets(node.name, config)
+        secrets, keys = await self._secrets(node.name, config)
         doomed = [
             config.file(rust_mule.LOCK_FILE),
             *(config.identity if plan.fresh_identity else ()),
         ]
         for path in doomed:
             await self._crew.call("remove", node=node.name, path=path)
-        return Staged(config, program, secrets)
+        return Staged(config, program, secrets, None if plan.fresh_identity else keys)
 
-    async def _secrets(self, node: str, config: NodeConfig) -> tuple[Secret, ...]:
+    async def _secrets(
+        self, node: str, config: NodeConfig
+    ) -> tuple[tuple[Secret, ...], bytes | None]:
+        """The secrets in a staged folder, and its key file."""
         found: list[Secret] = []
+        keys: bytes | None = None
         for name in (rust_mule.TOKEN_FILE, rust_mule.KEYS_FILE):
             try:
                 data = await self._crew.connection.read_file(node, config.file(name))
@@ -105,7 +112,9 @@ class Staging:
                 text = f"cannot read {name} of node {node}: the shim is lost ({lost})"
                 raise HostError("internal", text) from lost
             found += values_in(data.decode("utf-8", "replace"))
-        return tuple(found)
+            if name == rust_mule.KEYS_FILE:
+                keys = data
+        return tuple(found), keys
 
     async def _edited(self, text: str | None, node: NodePlan) -> NodeConfig:
         """The edited configuration, in a thread: a user's TOML may take its time to parse."""
@@ -153,7 +162,7 @@ class Staging:
         try:
             pid, ticks = int(facts["pid"]), int(facts["ticks"])
             known = facts["exe_ino"] is not None
-            itself = (facts["exe_dev"], facts["exe_ino"]) == (facts["file_dev"], facts["file_ino"])
+            itself = _is_staged_file(facts)
             verified = facts["cwd_ok"] is True and (itself or facts["script"] is True)
         except (KeyError, TypeError, ValueError) as error:
             text = f"cannot start node {node.name}: the shim's answer makes no sense"
@@ -170,30 +179,55 @@ class Staging:
         """Checks once more, when a node is ready, that it is the staged program and no wrapper.
 
         A `#!` program shows as its interpreter with the staged file as argument; a script that has
-        replaced itself by another program does not.
+        replaced itself by another program, or has gone to another folder, does not.
 
         Raises:
-            NodeError: another program runs in the node's place.
+            NodeError: another program runs in the node's place, or it has left its folder.
         """
-        facts = await self._crew.call("inspect", node=node.name)
+        facts = await self._inspect(node.name)
+        if facts is None:
+            return
         argv, exe = facts.get("argv"), str(facts.get("exe", ""))
         as_argument = isinstance(argv, list) and f"./{PROGRAM}" in argv[1:]
-        if not as_argument and not exe.endswith(f"/{node_folder(node.name)}/{PROGRAM}"):
-            raise NodeError(
-                "node_not_executed",
-                f"cannot trust node {node.name}: {exe!r} {argv!r} runs in place of the staged"
-                f" {PROGRAM}; the program must not be a wrapper",
-                {"node": node.name},
-            )
+        if "cwd_ok" not in facts:
+            # A shim of release 0.1.0 tells no inodes.
+            at_home, verified = True, exe.endswith(f"/{node_folder(node.name)}/{PROGRAM}")
+            verified = verified or as_argument
+        else:
+            at_home = facts["cwd_ok"] is True
+            verified = _is_staged_file(facts) or (facts.get("script") is True and as_argument)
+        if at_home and verified:
+            return
+        what = f"{exe!r} {argv!r} runs in place of the staged {PROGRAM}"
+        if verified:
+            what = f"it has left its own folder for {facts.get('cwd')!r}"
+        raise NodeError(
+            "node_not_executed",
+            f"cannot trust node {node.name}: {what}; the program must not be a wrapper",
+            {"node": node.name},
+        )
 
-    def node_env(self) -> dict[str, str]:
-        """The environment of every node of the run."""
+    async def _inspect(self, node: str) -> dict[str, Any] | None:
+        """What the kernel shows of a node; None when it has ended: that news is on its way."""
+        try:
+            facts = await self._crew.connection.call("inspect", timeout_s=CALL_S, node=node)
+        except ShimRefused as refusal:
+            if refusal.code in _HAS_ENDED:
+                return None
+            raise UserError("refused", words_of(refusal)) from refusal
+        except ShimLost as lost:
+            raise HostError("internal", f"cannot look at node {node}: {lost}") from lost
+        return None if facts.get("exe_ino", 0) is None else facts
+
+    def node_env(self, node: NodePlan) -> dict[str, str]:
+        """The environment of a node of the run."""
         user = {
             "HOME": self._crew.account.home,
             "USER": self._crew.account.name,
             "LOGNAME": self._crew.account.name,
         }
-        return rust_mule.node_environment(self._plan, nonce=self._crew.nonce, user=user)
+        plan = replace(self._plan, node_env=self._plan.node_env + node.env)
+        return rust_mule.node_environment(plan, nonce=self._crew.nonce, user=user)
 
     def file_reader(self, node: str) -> Callable[[str], Any]:
         """A function that reads a file of a node's folder through the shim, as the node's user."""
@@ -232,3 +266,10 @@ class Staging:
             ) from error
         except (ShimRefused, ShimLost) as error:
             raise HostError("internal", f"cannot read {path} of node {node}: {error}") from error
+
+
+def _is_staged_file(facts: Mapping[str, Any]) -> bool:
+    """Whether what a process executes is the file that was staged, by device and inode."""
+    executed = facts.get("exe_dev"), facts.get("exe_ino")
+    staged = facts.get("file_dev"), facts.get("file_ino")
+    return type(executed[1]) is int and executed == staged

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from soakd.core import stats
-from soakd.core.plan import Plan
+from soakd.core.plan import Plan, plan_to_dict
 from soakd.core.stats import Counters
 from soakd.edge.clock import rfc3339
 from soakd.edge.store import GapRow, NodeRow, RunRow
@@ -69,6 +69,17 @@ def from_row(
         "round": row.last_round or None,
         "deadline_at": measured.get("deadline_at"),
         "notes": measured.get("notes", []),
+    }
+
+
+def planned(row: RunRow, plan: Plan) -> dict[str, Any]:
+    """What a run was asked to do (`PlanResult`), under the label that it has now."""
+    return {
+        "id": run_name(row.id),
+        "state": row.state,
+        "created_at": rfc3339(row.created_at),
+        "plan": plan_to_dict(plan) | {"label": row.label},
+        "sha256": json.loads(row.sha256_json),
     }
 
 

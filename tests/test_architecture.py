@@ -30,12 +30,18 @@ LAYERS = (
     Layer(("soakd.core",)),
     Layer(("soakd.shim",)),
     Layer(("soakd.bundle",), ours=("soakd.core",), others=("isal",)),
+    # rust_mule_words is pure: what a node's lines mean stands in one place, live and offline.
+    Layer(
+        ("soakd.triage",),
+        ours=("soakd.core", "soakd.bundle", "soakd.drivers.rust_mule_words"),
+        others=("orjson",),
+    ),
     Layer(("soakd.simnode",)),
     # bundle.spec is to packer.py what shim.protocol is to shim_client.py.
     Layer(
         ("soakd.edge",),
         ours=("soakd.core", "soakd.shim.protocol", "soakd.bundle.spec", "soakd.edge.clock"),
-        others=("trio", "httpx", "httpcore", "h11", "psutil"),
+        others=("trio", "httpx", "httpcore", "h11", "psutil", "jeepney"),
     ),
     Layer(("soakd.log",), others=("structlog",)),
     Layer(("soakd.drivers",), ours=("soakd.core", "soakd.edge", "soakd.log"), others=("tomlkit",)),
@@ -49,7 +55,7 @@ LAYERS = (
     Layer(("soakd.__main__",), ours=("soakd",)),
     Layer(
         ("soakctl",),
-        ours=("soakd.wire", "soakd.core", "soakd.bundle", "soakd.simnode"),
+        ours=("soakd.wire", "soakd.core", "soakd.bundle", "soakd.simnode", "soakd.triage"),
         others=("msgpack", "rich"),
     ),
 )
@@ -72,7 +78,7 @@ WITH_TRIO = (
     "soakd.daemon", "soakd.__main__",
 )  # fmt: skip
 # The one verb that needs these pays for them: nothing that every verb loads may import them.
-SOAKCTL_LAZY = ("soakd.core", "soakd.bundle", "soakd.simnode", "rich")
+SOAKCTL_LAZY = ("soakd.core", "soakd.bundle", "soakd.simnode", "soakd.triage", "rich")
 SOAKCTL_ALWAYS = ("soakctl.__main__", "soakctl.main", "soakctl.commands.status")
 # One outside thing in two files: `store` and its migrations, `shim_*` and what it is made of.
 EDGE_PARTS = {"soakd.edge.store": ("soakd.edge.schema",)}

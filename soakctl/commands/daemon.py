@@ -1,4 +1,4 @@
-"""`soakctl daemon info|shutdown`: the daemon itself."""
+"""`soakctl daemon info|drain|resume|shutdown`: the daemon itself."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what to do with the daemon."""
     parser.add_argument(
         "what",
-        choices=("info", "shutdown"),
-        help="info: who and where it is; shutdown: stop all runs first, then the daemon (admins)",
+        choices=("info", "drain", "resume", "shutdown"),
+        help="info: who and where it is; drain: start no run any more; resume: start runs again;"
+        " shutdown: stop all runs first, then the daemon (admins)",
     )
 
 
@@ -25,6 +26,9 @@ def run(session: Session, options: argparse.Namespace) -> int:
         session.emit(answer)
     elif options.what == "shutdown":
         session.say("soakd stops all runs, then ends")
+    elif options.what in ("drain", "resume"):
+        word = "no run is started" if answer.get("draining") else "runs are started again"
+        session.say(f"{word}; {answer.get('running')} running, {answer.get('queued')} queued")
     else:
         session.say("\n".join(_lines(answer)))
     return 0

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
+from soakctl import groups
+from soakctl.again import again_requests
 from soakctl.arguments import seconds
 from soakctl.displays import display_for
 from soakctl.ending import conclude
-from soakctl.planning import start_request
-from soakctl.render import safe, utc
+from soakctl.places import place_text
+from soakctl.planning import Requests, start_requests
+from soakctl.render import safe
 from soakctl.session import Session
 from soakctl.watching import Display, Follower, Silent
 
@@ -32,10 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--rounds", type=int, metavar="N", help="stop after N rounds; alone: no deadline")
     add("--label", metavar="T", help="a name for lists and for the bundle")
-    add("--plan", metavar="FILE", help="a plan in TOML instead of the environment")
+    add("--plan", metavar="FILE", help="a plan in TOML instead of the environment (docs/plan.md)")
     add("--set", action="append", metavar="K=V", help="set one field of the plan")
     add("--latest", action="store_true", help="take the program as it is when the run's turn comes")
     add("--keep-config", action="store_true", help="edit only what collides in config.toml")
+    add("--gate", action="append", metavar="G", help="a gate, as 'hit_rate >= 0.85'; repeatable")
+    add("--ports", choices=("fixed", "auto"), help="auto: soakd finds free ports for the APIs")
+    add("--again", metavar="RUN", help="the plan and label of that run once more")
     add("--node-env", action="append", metavar="K=V", help="a variable for the nodes")
     then = parser.add_mutually_exclusive_group()
     then.add_argument("--wait", action="store_true", help="wait; the exit status is the verdict")
@@ -44,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session, options: argparse.Namespace) -> int:
     """Submits the soak; with `--wait` or `--watch` the exit status is the verdict."""
-    request = start_request(session, options)
+    wanted = again_requests(session, options) if options.again else start_requests(session, options)
+    if wanted.group is not None:
+        return _run_group(session, options, wanted)
+    (request,) = wanted.each
     with session.connect() as client:
         started = client.call("run.start", request)
     run_id = str(started.get("id"))
@@ -52,20 +62,26 @@ def run(session: Session, options: argparse.Namespace) -> int:
         if session.json:
             session.emit(started)
         else:
-            session.say(_started(started))
+            session.say(place_text(started))
             session.note(f"follow it: soakctl watch {run_id}     end it: soakctl stop {run_id}")
         return 0
-    session.note(_started(started))
+    session.note(place_text(started))
     display: Display = display_for(session) if options.watch else Silent()
     return conclude(session, Follower(session, display).follow(run_id))
 
 
-def _started(started: dict[str, object]) -> str:
-    parts = [f"{safe(started.get('id'))} {safe(started.get('state'))}"]
-    if started.get("position"):
-        parts.append(f"position {started['position']}")
-    if started.get("reason"):
-        parts.append(f"waits for: {safe(started['reason'])}")
-    if started.get("expected_start"):
-        parts.append(f"expected start {utc(started['expected_start'])}")
-    return " · ".join(parts)
+def _run_group(session: Session, options: argparse.Namespace, wanted: Requests) -> int:
+    started = groups.submit(session, wanted, options.plan)
+    lines = [
+        f"{place_text(run)} · {safe(request['plan']['label'])}"
+        for run, request in zip(started, wanted.each, strict=True)
+    ]
+    if options.wait or options.watch:
+        session.note("\n".join(lines))
+        return groups.follow(session, [str(run.get("id")) for run in started], live=options.watch)
+    if session.json:
+        session.emit(started)
+    else:
+        session.say("\n".join(lines))
+        session.note(f"their results as one table: soakctl table {shlex.quote(str(wanted.group))}")
+    return 0

@@ -12,7 +12,6 @@ from soakd.core.plan_env import (
     ignored_node_env,
     parse_url,
     plan_from_environment,
-    plan_from_mapping,
 )
 from soakd.core.plan_parse import parse_plan
 from soakd.core.plan_shape import (
@@ -50,7 +49,6 @@ __all__ = [
     "parse_plan",
     "parse_url",
     "plan_from_environment",
-    "plan_from_mapping",
     "plan_to_dict",
     "running_s",
 ]

@@ -1,4 +1,4 @@
-"""A plan from what the user typed: defaults < environment < flags, or a plan file < flags.
+"""A plan from what the user typed: defaults < environment < flags.
 
 The variables are those of the shell scripts that soakd replaces, so that a user's habits and
 wrappers go on working. As in the scripts, an empty variable counts as unset. Import from
@@ -8,11 +8,12 @@ wrappers go on working. As in the scripts, an empty variable counts as unset. Im
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from soakd.core.duration import parse_duration
 from soakd.core.errors import UserError
 from soakd.core.plan_checks import Problems, show
+from soakd.core.plan_keys import KEYS, Kind, canonical
 from soakd.core.plan_parse import raise_problems, read_plan
 from soakd.core.plan_shape import Plan
 
@@ -47,27 +48,16 @@ def _flag(text: str) -> bool:
     raise ValueError(why)
 
 
+_KINDS: Final[Mapping[Kind, Callable[[str], object]]] = {
+    "seconds": _seconds,
+    "whole": _whole,
+    "flag": _flag,
+    "choice": str,
+    "text": str,
+    "path": str,
+}
 _READERS: Final[Mapping[str, Callable[[str], object]]] = {
-    "scenario": str,
-    "duration_s": _seconds,
-    "rounds": _whole,
-    "wait_publish_s": _seconds,
-    "wait_search_s": _seconds,
-    "wait_between_s": _seconds,
-    "read_every_s": _seconds,
-    "miss_recheck_attempts": _whole,
-    "miss_recheck_delay_s": _seconds,
-    "ready_timeout_s": _seconds,
-    "fresh_identity": _flag,
-    "run_tag": str,
-    "run_root": str,
-    "label": str,
-    "keep_config": _flag,
-    "latest": _flag,
-    "ports": str,
-    "stop_grace_s": _seconds,
-    "orphan_grace_s": _seconds,
-    "staging_timeout_s": _seconds,
+    name: _KINDS[key.kind] for name, key in KEYS.items() if key.is_single
 }
 """How the text of a variable or of `--set` is read; other fields take no text."""
 
@@ -104,7 +94,7 @@ def plan_from_environment(
         cwd: The current folder, absolute; relative paths start there.
         flags: By field of `Plan`; None counts as not given. `duration_s` and the other
             fields may be text as typed; `node_env` is a list of `K=V`; `set` is a list of
-            `field=value`, which the other flags override.
+            `field=value`, which the other flags override; `gates` are added to a plan file's.
         run_tag_default: The run tag if neither names one.
 
     Raises:
@@ -122,19 +112,29 @@ def plan_from_environment(
     if env.get("RUN_ROOT"):
         names["run_root"] = "RUN_ROOT"
         data["run_root"] = _absolute(env["RUN_ROOT"], cwd)
-    return _finish(data, flags, names, problems)
+    plan = read_plan(with_flags(data, flags, names, problems), problems)
+    raise_problems(problems)
+    return plan
 
 
-def plan_from_mapping(
-    mapping: Mapping[str, object], *, flags: Mapping[str, object], run_tag_default: str
-) -> Plan:
-    """Make a plan of a plan file's content and of flags, which win.
+def with_flags(
+    data: Mapping[str, object],
+    flags: Mapping[str, object],
+    names: dict[str, str],
+    problems: Problems,
+) -> dict[str, Any]:
+    """Return the data of a plan with flags laid over it.
 
-    Raises:
-        UserError: As `plan_from_environment`.
+    Args:
+        data: By field of `Plan`.
+        flags: As `plan_from_environment` takes them.
+        names: By field, what the user wrote it as; learns the names of flags.
+        problems: Where unreadable texts are noted; such a field is left out, since a value that
+            stood in for it might be reported a second time.
     """
-    names: dict[str, str] = {}
-    return _finish({"run_tag": run_tag_default, **mapping}, flags, names, Problems(names))
+    changed = dict(data)
+    _apply_flags(changed, flags, names, problems)
+    return {key: value for key, value in changed.items() if value is not _UNREADABLE}
 
 
 def ignored_node_env(env: Mapping[str, str], passed: Collection[str] = ()) -> tuple[str, ...]:
@@ -152,17 +152,6 @@ def ignored_node_env(env: Mapping[str, str], passed: Collection[str] = ()) -> tu
     )
 
 
-def _finish(
-    data: dict[str, object], flags: Mapping[str, object], names: dict[str, str], problems: Problems
-) -> Plan:
-    _apply_flags(data, flags, names, problems)
-    # A stand-in value for an unreadable text would be reported a second time.
-    readable = {key: value for key, value in data.items() if value is not _UNREADABLE}
-    plan = read_plan(readable, problems)
-    raise_problems(problems)
-    return plan
-
-
 def _put(data: dict[str, object], field: str, text: str, problems: Problems) -> None:
     try:
         data[field] = _READERS[field](text)
@@ -176,14 +165,16 @@ def _apply_flags(
 ) -> None:
     given = {key: value for key, value in flags.items() if value is not None}
     for pair in _texts(given.pop("set", ())):
-        field, equals, text = pair.partition("=")
+        key, equals, text = pair.partition("=")
+        field = canonical(key)
         if not equals or field not in _READERS:
             problems.add("--set", f"cannot set a field, expected FIELD=VALUE, got {show(pair)}")
             continue
-        names[field] = f"--set {field}"
+        names[field] = f"--set {key}"
         _put(data, field, text, problems)
     if "node_env" in given:
-        data["node_env"] = _env_pairs(given.pop("node_env"), problems)
+        _add_env(data, given.pop("node_env"), names, problems)
+    _add_gates(data, _texts(given.pop("gates", ())), names)
     for field, value in given.items():
         names.pop(field, None)
         if isinstance(value, str) and field in _READERS:
@@ -195,21 +186,36 @@ def _apply_flags(
         data.setdefault("duration_s", None)
 
 
+def _add_gates(data: dict[str, object], gates: Sequence[str], names: dict[str, str]) -> None:
+    """Put the gates of `--gate` behind those of the plan file."""
+    before = data.get("gates", [])
+    if gates and isinstance(before, list):
+        for index in range(len(before), len(before) + len(gates)):
+            names[f"gates[{index}]"] = "--gate"
+        data["gates"] = [*before, *gates]
+
+
 def _texts(value: object) -> Sequence[str]:
     return [str(item) for item in value] if isinstance(value, list | tuple) else ()
 
 
-def _env_pairs(value: object, problems: Problems) -> object:
-    if not isinstance(value, list | tuple):
-        return value
-    pairs: dict[str, str] = {}
-    for item in value:
-        name, equals, text = str(item).partition("=")
+def _add_env(
+    data: dict[str, object], pairs: object, names: dict[str, str], problems: Problems
+) -> None:
+    """Lay the variables of `--node-env` over those of the plan file."""
+    if not isinstance(pairs, list | tuple):
+        data["node_env"] = pairs
+        return
+    before = data.get("node_env")
+    variables = dict(before) if isinstance(before, Mapping) else {}
+    for pair in pairs:
+        name, equals, text = str(pair).partition("=")
         if equals:
-            pairs[name] = text
+            variables[name] = text
+            names[f"node_env.{name}"] = f"--node-env {name}"
         else:
-            problems.add("--node-env", f"cannot set a variable, expected K=V, got {show(item)}")
-    return pairs
+            problems.add("--node-env", f"cannot set a variable, expected K=V, got {show(pair)}")
+    data["node_env"] = variables
 
 
 def _env_nodes(

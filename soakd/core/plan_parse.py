@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, cast
 
 from soakd.core.errors import UserError
 from soakd.core.gates import parse_gate
 from soakd.core.model import ROLES
 from soakd.core.plan_checks import Names, Problems, Reader, has_control, show
-from soakd.core.plan_shape import (
-    DEFAULT_DURATION_S,
-    MAX_DURATION_S,
-    MAX_ROUNDS,
-    NodePlan,
-    Plan,
-)
+from soakd.core.plan_keys import KEYS, NODE_KEYS, default
+from soakd.core.plan_shape import DEFAULT_DURATION_S, NodePlan, Plan
 
-MIN_PORT: Final = 1024
-MAX_PORT: Final = 65535
 MAX_NODES: Final = 16
 MAX_LABEL_CHARS: Final = 64
 MAX_PATH_CHARS: Final = 4095
@@ -32,9 +25,6 @@ MAX_GATES: Final = 32
 MAX_ENV: Final = 64
 MAX_ENV_CHARS: Final = 4096
 MIN_READ_EVERY_S: Final = 0.05
-_DAY_S: Final = 86400.0
-_NODE_KEYS: Final = tuple(NodePlan.__slots__)
-_PLAN_KEYS: Final = tuple(Plan.__slots__)
 _NODE_NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
 _RUN_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -77,49 +67,68 @@ def raise_problems(problems: Problems) -> None:
 def read_plan(mapping: Mapping[str, object], problems: Problems) -> Plan:
     """Read every field, noting problems; the plan is a stand-in if there are any."""
     reader = Reader(cast("Mapping[object, object]", mapping), problems)
-    reader.refuse_unknown(_PLAN_KEYS)
+    reader.refuse_unknown(KEYS)
     duration_s, rounds = _extent(reader)
     return Plan(
-        scenario=reader.choice("scenario", "source_probe", ("source_probe",)),
-        nodes=_nodes(reader, problems),
+        scenario=_choice(reader, "scenario"),
+        nodes=(nodes := _nodes(reader, problems)),
         duration_s=duration_s,
         rounds=rounds,
-        wait_publish_s=reader.number("wait_publish_s", 20.0, 0, _DAY_S),
-        wait_search_s=reader.number("wait_search_s", 20.0, 0, _DAY_S),
-        wait_between_s=reader.number("wait_between_s", 5.0, 0, _DAY_S),
+        wait_publish_s=_seconds(reader, "wait_publish_s"),
+        wait_search_s=_seconds(reader, "wait_search_s"),
+        wait_between_s=_seconds(reader, "wait_between_s"),
         read_every_s=_read_every(reader),
-        miss_recheck_attempts=reader.whole("miss_recheck_attempts", 1, 0, 100),
-        miss_recheck_delay_s=reader.number("miss_recheck_delay_s", 20.0, 0, _DAY_S),
-        ready_timeout_s=reader.number("ready_timeout_s", 1200.0, 1, _DAY_S),
-        fresh_identity=reader.flag("fresh_identity", default=True),
+        miss_recheck_attempts=_whole(reader, "miss_recheck_attempts"),
+        miss_recheck_delay_s=_seconds(reader, "miss_recheck_delay_s"),
+        ready_timeout_s=_seconds(reader, "ready_timeout_s"),
+        fresh_identity=_flag(reader, "fresh_identity"),
         run_tag=_run_tag(reader),
         run_root=_path(reader, "run_root") if reader.value("run_root") is not None else None,
         label=_label(reader),
-        keep_config=reader.flag("keep_config", default=False),
-        latest=reader.flag("latest", default=False),
-        node_env=_node_env(reader),
-        # Leasing ports from a range comes with the queue; until then it is refused, not ignored.
-        ports=reader.choice("ports", "fixed", ("fixed",)),
-        stop_grace_s=reader.number("stop_grace_s", 10.0, 0, 3600),
-        orphan_grace_s=reader.number("orphan_grace_s", 600.0, 1, MAX_DURATION_S),
-        staging_timeout_s=reader.number("staging_timeout_s", 600.0, 1, _DAY_S),
-        gates=_gates(reader),
+        keep_config=_flag(reader, "keep_config"),
+        latest=_flag(reader, "latest"),
+        node_env=_env(reader, "node_env"),
+        ports=_choice(reader, "ports"),
+        stop_grace_s=_seconds(reader, "stop_grace_s"),
+        orphan_grace_s=_seconds(reader, "orphan_grace_s"),
+        staging_timeout_s=_seconds(reader, "staging_timeout_s"),
+        gates=_gates(reader, {node.name for node in nodes}),
     )
+
+
+def _seconds(reader: Reader, name: str) -> float:
+    key = KEYS[name]
+    return reader.number(name, default(name), key.low, key.high)
+
+
+def _whole(reader: Reader, name: str) -> int:
+    key = KEYS[name]
+    return reader.whole(name, default(name), int(key.low), int(key.high))
+
+
+def _flag(reader: Reader, name: str) -> bool:
+    return reader.flag(name, default=default(name))
+
+
+def _choice(reader: Reader, name: str) -> str:
+    return reader.choice(name, default(name), KEYS[name].choices)
 
 
 def _extent(reader: Reader) -> tuple[float | None, int | None]:
     rounds = None
     if reader.value("rounds") is not None:
-        rounds = reader.whole("rounds", 1, 1, MAX_ROUNDS)
+        key = KEYS["rounds"]
+        rounds = reader.whole("rounds", 1, int(key.low), int(key.high))
     if reader.value("duration_s") is not None:
-        return reader.number("duration_s", DEFAULT_DURATION_S, 1, MAX_DURATION_S), rounds
+        key = KEYS["duration_s"]
+        return reader.number("duration_s", DEFAULT_DURATION_S, key.low, key.high), rounds
     if rounds is None and reader.has("duration_s"):
         reader.bad("duration_s", "cannot do without an end: give a duration or rounds")
     return (DEFAULT_DURATION_S if rounds is None else None), rounds
 
 
 def _read_every(reader: Reader) -> float:
-    value = reader.number("read_every_s", 5.0, 0, _DAY_S)
+    value = _seconds(reader, "read_every_s")
     if 0 < value < MIN_READ_EVERY_S:
         reader.bad("read_every_s", f"cannot be below {MIN_READ_EVERY_S:g} unless 0, got {value:g}")
     return value
@@ -151,38 +160,44 @@ def _path(reader: Reader, key: str) -> str:
     return path
 
 
-def _gates(reader: Reader) -> tuple[str, ...]:
+def _gates(reader: Reader, nodes: Collection[str]) -> tuple[str, ...]:
+    """Read the gates; each one's problems are noted together, and those of all of them."""
     if not reader.has("gates"):
         return ()
     gates: list[str] = []
     for index, item in enumerate(reader.items("gates", MAX_GATES)):
         try:
-            gates.append(parse_gate(item if isinstance(item, str) else "").text)
+            gate = parse_gate(item if isinstance(item, str) else "")
         except ValueError as error:
             reader.bad(f"gates[{index}]", f"{error}, got {show(item)}")
+            continue
+        gates.append(gate.text)
+        if gate.node is not None and gate.node not in nodes:
+            known = ", ".join(sorted(nodes))
+            reader.bad(f"gates[{index}]", f"cannot judge node {gate.node}: the nodes are {known}")
     return tuple(gates)
 
 
-def _node_env(reader: Reader) -> tuple[tuple[str, str], ...]:
-    value = reader.value("node_env")
+def _env(reader: Reader, key: str) -> tuple[tuple[str, str], ...]:
+    value = reader.value(key)
     if value is None:
         return ()
     if not isinstance(value, Mapping):
-        reader.bad("node_env", f"cannot read a map of names to values, got {show(value)}")
+        reader.bad(key, f"cannot read a map of names to values, got {show(value)}")
         return ()
     if len(value) > MAX_ENV:
-        reader.bad("node_env", f"cannot have more than {MAX_ENV} entries, got {len(value)}")
+        reader.bad(key, f"cannot have more than {MAX_ENV} entries, got {len(value)}")
         return ()
     for name, text in value.items():
-        _check_env(reader, name, text)
+        _check_env(reader, key, name, text)
     return tuple((str(name), str(text)) for name, text in value.items())
 
 
-def _check_env(reader: Reader, name: object, text: object) -> None:
+def _check_env(reader: Reader, table: str, name: object, text: object) -> None:
     if not isinstance(name, str) or _ENV_NAME.fullmatch(name) is None:
-        reader.bad("node_env", f"cannot use the name {show(name)}: letters, digits and _ only")
+        reader.bad(table, f"cannot use the name {show(name)}: letters, digits and _ only")
         return
-    key = f"node_env.{name}"
+    key = f"{table}.{name}"
     if name in _BUILT_ENV or name.startswith(_BUILT_PREFIX):
         reader.bad(key, "cannot be overridden: soakd sets it")
     if not isinstance(text, str):
@@ -208,10 +223,12 @@ def _nodes(reader: Reader, problems: Problems) -> tuple[NodePlan, ...]:
 
 
 def _node(reader: Reader) -> NodePlan:
-    reader.refuse_unknown(_NODE_KEYS)
+    reader.refuse_unknown(NODE_KEYS)
     name = reader.text("name", 64)
     if name is not None and _NODE_NAME.fullmatch(name) is None:
         reader.bad("name", f"cannot be other than a short lower-case word, got {show(name)}")
+    if name == "env":
+        reader.bad("name", "cannot be env: in a plan file [node.env] is the variables of all nodes")
     host = reader.text("host", 64)
     if host is not None and not _is_loopback(host):
         reader.bad("host", f"cannot be other than a loopback address, got {show(host)}")
@@ -219,8 +236,16 @@ def _node(reader: Reader) -> NodePlan:
     if reader.value("port") is None:
         reader.bad("port", "cannot be missing")
     else:
-        port = reader.whole("port", 0, MIN_PORT, MAX_PORT)
-    return NodePlan(name or "", _path(reader, "source"), host or "", port, _roles(reader))
+        key = NODE_KEYS["port"]
+        port = reader.whole("port", 0, int(key.low), int(key.high))
+    return NodePlan(
+        name or "",
+        _path(reader, "source"),
+        host or "",
+        port,
+        _roles(reader),
+        _env(reader, "env"),
+    )
 
 
 def _roles(reader: Reader) -> tuple[str, ...]:

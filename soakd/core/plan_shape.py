@@ -17,19 +17,25 @@ MAX_ROUNDS: Final = 1_000_000
 
 # SIGTERM's 3 s, the sweep's 10 s, and a margin for the shim to reply.
 _LADDER_TAIL_S: Final = 15.0
-# Publish, early read, search, deciding read, and the status of two nodes.
-_CALLS_PER_ROUND: Final = 6
+# Publish, early read, search, deciding read, the status of two nodes, and two reads of the
+# publisher's own table: whether it answers, and what its id is.
+_CALLS_PER_ROUND: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """One node: where its folder is and where its API will listen."""
+    """One node: where its folder is and where its API will listen.
+
+    Attributes:
+        env: Additions to this node's environment; they win over the plan's `node_env`.
+    """
 
     name: str
     source: str
     host: str
     port: int
     roles: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "host": node.host,
             "port": node.port,
             "roles": list(node.roles),
+            "env": dict(node.env),
         }
         for node in plan.nodes
     ]

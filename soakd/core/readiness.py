@@ -164,6 +164,23 @@ def answers(state: Readiness) -> dict[NodeName, str]:
     return {name: _word(past.latest) for name, past in state.nodes}
 
 
+def described(state: Readiness) -> str:
+    """Return each node's latest answer in words, for a cause."""
+    return ", ".join(
+        f"{name}: {_DESCRIBED.get(word, word)}" for name, word in answers(state).items()
+    )
+
+
+_DESCRIBED: Final = {
+    "none": "not asked yet",
+    "000": "nobody listens",
+    "200": "ready",
+    "403": "403, its token is refused",
+    "503": "503, it warms up",
+    "foreign": "another process listens",
+}
+
+
 def _answered(past: NodeAnswers, answer: Answer, now_s: float) -> NodeAnswers:
     if isinstance(answer, Foreign):
         return NodeAnswers(answer, foreign=past.foreign + 1)

@@ -110,7 +110,15 @@ class NodeDown:
     node: NodeName
 
 
-Event: TypeAlias = Answered | CallFailed | Woke | Cut | NodeDown
+@dataclass(frozen=True, slots=True)
+class NodeIdle:
+    """A node has not done its part of a round that looks like a miss."""
+
+    node: NodeName
+    text: str
+
+
+Event: TypeAlias = Answered | CallFailed | Woke | Cut | NodeDown | NodeIdle
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,13 @@ class DecidingRead:
 
 @dataclass(frozen=True, slots=True)
 class TakeSnapshots:
-    """Read the status of both nodes; one event answers for the pair."""
+    """Read the status of both nodes; one event answers for the pair.
+
+    Attributes:
+        doubts: The round looks like a miss: did both nodes do their part?
+    """
+
+    doubts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

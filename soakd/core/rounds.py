@@ -37,6 +37,7 @@ from soakd.core.round_types import (
     Event,
     Finished,
     NodeDown,
+    NodeIdle,
     Publish,
     RoundResult,
     RoundSpec,
@@ -62,6 +63,7 @@ __all__ = [
     "Finished",
     "IllegalTransition",
     "NodeDown",
+    "NodeIdle",
     "Publish",
     "RoundResult",
     "RoundSpec",
@@ -118,8 +120,8 @@ def todo(state: RoundState) -> Do:  # noqa: C901, PLR0911  (one case for each st
             return DecidingRead()
         case Rechecking(attempt=attempt):
             return DecidingRead(attempt)
-        case Snapshotting():
-            return TakeSnapshots()
+        case Snapshotting(outcome=outcome):
+            return TakeSnapshots(outcome == "miss")
         case WaitingPublish(until_s=until_s) | WaitingRecheck(until_s=until_s):
             return SleepUntil(until_s)
         case WaitingSearch(until_s=until_s, dating_at_s=dating_at_s):
@@ -150,6 +152,8 @@ def advance(state: RoundState, event: Event, now_s: float) -> RoundState:
         case NodeDown(node=node):
             error = (phase(state), f"node {node} is down")
             return _ended(state, "error", f"node_down:{node}", error, now_s)
+        case NodeIdle():
+            return _idle(state, event, now_s)
         case _:
             assert_never(event)
 
@@ -200,6 +204,14 @@ def _call_failed(state: OpenRound, event: CallFailed, now_s: float) -> RoundStat
             raise IllegalTransition(state, event)
         case _:
             assert_never(state)
+
+
+def _idle(state: OpenRound, event: NodeIdle, now_s: float) -> RoundState:
+    """A miss says something of the network only if both nodes did their part."""
+    if not isinstance(state, Snapshotting) or state.outcome != "miss":
+        raise IllegalTransition(state, event)
+    error = (phase(state), event.text)
+    return Done(_result(state.record, "error", f"node_idle:{event.node}", error, now_s))
 
 
 def _woke(state: OpenRound, event: Woke, now_s: float) -> RoundState:

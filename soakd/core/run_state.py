@@ -10,7 +10,7 @@ process too and must be gone before its slot is free. Only a queued run ends at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never, get_args
 
 from soakd.core.gates import verdict
@@ -21,6 +21,7 @@ from soakd.core.run_types import (
     AllReady,
     DeadlineReached,
     Event,
+    Extended,
     Failed,
     Finished,
     LadderDone,
@@ -52,6 +53,7 @@ __all__ = [
     "AllReady",
     "DeadlineReached",
     "Event",
+    "Extended",
     "Failed",
     "Finished",
     "IllegalTransition",
@@ -74,6 +76,7 @@ __all__ = [
     "advance",
     "deadline_of",
     "from_dict",
+    "latest_end",
     "name",
     "to_dict",
 ]
@@ -112,6 +115,11 @@ class Limits:
             stopping_s=ladder_s(plan) + CLEAN_UP_S,
         )
 
+    @property
+    def all_s(self) -> float:
+        """The longest that a run can take from its slot to its end."""
+        return self.staging_s + self.ready_s + self.warmup_s + self.running_s + self.stopping_s
+
 
 def advance(state: State, event: Event, now_s: float, limits: Limits) -> State:
     """Take one event and return the next state.
@@ -125,6 +133,8 @@ def advance(state: State, event: Event, now_s: float, limits: Limits) -> State:
         case Queued():
             return _from_queued(state, event, now_s, limits)
         case Staging() | Starting() | Warming() | Running():
+            if isinstance(event, Extended):
+                return _extended(state, event)
             ended = _ending(event, now_s, limits)
             if ended is not None:
                 return ended
@@ -153,6 +163,26 @@ def deadline_of(state: State) -> float | None:
             return state.until_s
         case _:
             assert_never(state)
+
+
+def latest_end(state: State, limits: Limits) -> float | None:
+    """Return when the run is over at the latest; None if that is not for time to say."""
+    match state:
+        case Queued() | Finished():
+            return None
+        case Staging():
+            rest_s = limits.ready_s + limits.warmup_s + limits.running_s
+        case Starting():
+            rest_s = limits.warmup_s + limits.running_s
+        case Warming():
+            rest_s = limits.running_s
+        case Running():
+            rest_s = 0.0
+        case Stopping():
+            return state.until_s
+        case _:
+            assert_never(state)
+    return state.until_s + rest_s + limits.stopping_s
 
 
 def to_dict(state: State) -> dict[str, Any]:
@@ -211,6 +241,17 @@ def _ending(event: Event, now_s: float, limits: Limits) -> Stopping | None:
             return Stopping("aborted", cause, until_s)
         case _:
             return None
+
+
+def _extended(state: Staging | Starting | Warming | Running, event: Extended) -> State:
+    if not isinstance(state, Running):
+        # Its rounds are still ahead: the new limits say how long they may take.
+        return replace(state)
+    if state.deadline_s is None:
+        raise IllegalTransition(state, event)
+    return replace(
+        state, deadline_s=state.deadline_s + event.by_s, until_s=state.until_s + event.by_s
+    )
 
 
 def _onward(

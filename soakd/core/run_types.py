@@ -115,6 +115,13 @@ class StopAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Extended:
+    """Rounds may start for so much longer."""
+
+    by_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeExited:
     """A node ended by itself; `text` says how."""
 
@@ -159,6 +166,7 @@ Event: TypeAlias = (
     | DeadlineReached
     | RoundsDone
     | StopAsked
+    | Extended
     | NodeExited
     | Failed
     | Aborted

@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 Kind: TypeAlias = Literal[
     "api_dead",
     "api_hangs",
+    "api_hangs_up",
     "api_errors",
     "api_garbage",
     "api_foreign",
@@ -26,6 +27,7 @@ Kind: TypeAlias = Literal[
 PHRASES: Final[Mapping[str, str]] = {
     "api_dead": "its API is dead while its process lives",
     "api_hangs": "its API hangs",
+    "api_hangs_up": "its API hangs up before its answer is whole",
     "api_errors": "its API answers with errors",
     "api_garbage": "its API answers with garbage",
     "api_foreign": "another process answers on its port",
@@ -36,7 +38,7 @@ PHRASES: Final[Mapping[str, str]] = {
 
 _KINDS: Final[Mapping[str, Kind]] = {
     "api_refused": "api_dead",
-    "api_lost": "api_dead",
+    "api_lost": "api_hangs_up",
     "api_timeout": "api_hangs",
     "api_protocol": "api_garbage",
     "api_too_big": "api_garbage",

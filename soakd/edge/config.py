@@ -16,10 +16,11 @@ from typing import Any, Literal, cast
 from soakd.core.errors import UserError
 
 Mode = Literal["system", "user"]
-Containment = Literal["auto", "cgroup", "evidence"]
+Containment = Literal["auto", "cgroup", "evidence", "scope"]
 
 DAY_S = 86_400.0
 GIB = 1 << 30
+MIN_PORT, MAX_PORT = 1024, 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,21 @@ def _path_problem(value: object) -> str | None:
     return None if good else "an absolute path"
 
 
+def _port_range(text: str) -> range | None:
+    first, dash, last = text.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal()):
+        return None
+    ports = range(int(first), int(last) + 1)
+    return ports if ports and ports[0] >= MIN_PORT and ports[-1] <= MAX_PORT else None
+
+
+def _range_problem(value: object) -> str | None:
+    good = isinstance(value, str) and _port_range(value) is not None
+    return None if good else f"a range of ports from {MIN_PORT} to {MAX_PORT}, as '28000-28999'"
+
+
 def _containment_problem(value: object) -> str | None:
-    names = ("auto", "cgroup", "evidence")
+    names = ("auto", "cgroup", "evidence", "scope")
     return None if value in names else "one of " + ", ".join(names)
 
 
@@ -91,6 +105,21 @@ class Config:
 
     max_running: int = field(default=1, metadata=_integer(1, 64))
     """Runs executing at a time."""
+    running_per_user: int = field(default=1, metadata=_integer(1, 64))
+    """Runs of one user executing at a time."""
+    queued_per_user: int = field(default=10, metadata=_integer(1, 10_000))
+    """Runs of one user waiting at a time."""
+    max_duration_s: float = field(default=14 * DAY_S, metadata=_number(1, 14 * DAY_S, " s"))
+    """How long the rounds of a run may go on, extensions included."""
+    submissions_per_minute: int = field(default=30, metadata=_integer(1, 10_000))
+    """Runs that one user may submit within a minute."""
+    auto_ports: str = field(default="28000-28999", metadata={"problem": _range_problem})
+    """Where runs with ``ports = "auto"`` get theirs. Below the range from which the kernel takes
+    ports for outgoing connections, and clear of the ports of simulated nodes."""
+    node_disk_bytes_per_hour: int = field(
+        default=50_000_000, metadata=_integer(0, 1 << 50, " bytes")
+    )
+    """What one node is taken to write, until runs of this host have shown what they do."""
     shim_python: str | None = field(default=None, metadata={"problem": _path_problem})
     """Interpreter of shims and helpers; None: looked for."""
     containment: Containment = field(default="auto", metadata={"problem": _containment_problem})
@@ -101,6 +130,13 @@ class Config:
     """How long a shim goes on without a soakd."""
     max_connections_per_uid: int = field(default=64, metadata=_integer(1, 4096))
     """Clients of one user at a time."""
+
+    @property
+    def auto_range(self) -> range:
+        """The ports of `auto_ports`."""
+        ports = _port_range(self.auto_ports)
+        assert ports is not None, "a range that was checked when the settings were read"
+        return ports
 
 
 def load_config(explicit: Path | None, default: Path) -> Config:

@@ -203,8 +203,10 @@ class NodeConnection(httpx.AsyncBaseTransport):
         try:
             response = await _converse(link, request)
         except h11.RemoteProtocolError as error:
-            kind: Kind = "too_big" if error.error_status_hint == 431 else "protocol"
-            raise NodeCallError("lost" if link.ended else kind, str(error)) from error
+            if error.error_status_hint == 431:
+                text = f"the headers have no end within {MAX_HEADER_BYTES} bytes"
+                raise NodeCallError("too_big", text) from error
+            raise NodeCallError("lost" if link.ended else "protocol", str(error)) from error
         except h11.LocalProtocolError as error:
             raise NodeCallError("protocol", f"the request is not HTTP: {error}") from error
         except OSError as error:
@@ -344,8 +346,8 @@ async def _converse(link: _Link, request: httpx.Request) -> httpx.Response:
         headers = answer.headers.raw_items()
         return httpx.Response(answer.status_code, headers=headers, content=bytes(body))
     finally:
-        # The frames of an exception live until the next garbage collection: megabytes of bodies
-        # that were refused would pile up.
+        # The frames of an exception may live until the next garbage collection, and bodies that
+        # were refused with them.
         body.clear()
 
 
@@ -374,7 +376,8 @@ async def _receive(link: _Link, body: bytearray) -> h11.Response:
 def _refuse_encoding(answer: h11.Response) -> None:
     for name, value in answer.headers:
         if name == b"content-encoding" and value.lower() != b"identity":
-            raise NodeCallError("protocol", f"the body is encoded ({value!r}) though not asked for")
+            how = repr(value.decode("latin-1")[:40])
+            raise NodeCallError("protocol", f"the body is encoded ({how}) though not asked for")
 
 
 def _refuse_length(answer: h11.Response) -> None:

@@ -28,6 +28,18 @@ SELECT * FROM runs WHERE state <> 'finished' ORDER BY id;
 SELECT * FROM runs WHERE owner_uid = :owner_uid
 ORDER BY state = 'finished', state = 'queued', id DESC LIMIT 1;
 
+-- name: spells
+-- Who was executing since then, however it ended.
+SELECT id, owner_uid, started_at, ended_at, measured_json, plan_json FROM runs
+WHERE started_at IS NOT NULL AND (ended_at IS NULL OR ended_at > :since) ORDER BY id;
+
+-- name: put_fact
+INSERT INTO facts (name, value_json) VALUES (:name, :value_json)
+ON CONFLICT (name) DO UPDATE SET value_json = excluded.value_json;
+
+-- name: fact
+SELECT * FROM facts WHERE name = :name;
+
 -- name: put_node
 -- A new life of the node forgets the exit of the one before.
 INSERT INTO nodes (run_id, name, pid, ticks) VALUES (:run_id, :name, :pid, :ticks)
@@ -51,6 +63,12 @@ SELECT * FROM leases ORDER BY kind, key;
 
 -- name: release_leases
 DELETE FROM leases WHERE run_id = :run_id;
+
+-- name: forget_blocked
+UPDATE OR REPLACE leases SET kind = 'forgotten' WHERE run_id = :run_id AND kind = 'blocked';
+
+-- name: release_all_but_forgotten
+DELETE FROM leases WHERE run_id = :run_id AND kind <> 'forgotten';
 
 -- name: add_secret
 INSERT INTO secrets (run_id, kind, value) VALUES (:run_id, :kind, :value) ON CONFLICT DO NOTHING;

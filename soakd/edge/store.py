@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -21,116 +21,48 @@ from typing import TypeVar
 
 from soakd.core.errors import HostError
 from soakd.edge.schema import Database
+from soakd.edge.schema.rows import (
+    AuditRow,
+    FactRow,
+    GapRow,
+    LeaseRow,
+    LeaseTaken,
+    NewRun,
+    NodeRow,
+    RunRow,
+    SecretRow,
+    SpellRow,
+    StaleState,
+)
+
+__all__ = [
+    "AuditRow",
+    "GapRow",
+    "LeaseRow",
+    "LeaseTaken",
+    "NewRun",
+    "NodeRow",
+    "RunRow",
+    "SecretRow",
+    "SpellRow",
+    "StaleState",
+    "Store",
+]
 
 Value = str | int | float | None
+Lease = tuple[str, str]
+"""A lease as (kind, key): ("port", "17835")."""
 
 _COLUMNS = frozenset((
     "label", "nonce", "started_at", "ended_at", "result", "verdict", "why", "cause_json",
     "edits_json", "counters_json", "rounds_offset", "last_round", "measured_json", "cgroup",
     "boot_id", "shim_pid", "shim_ticks", "shim_n", "plan_json", "sha256_json", "state_json",
+    "priority", "held",
 ))  # fmt: skip
 """What `transition` and `set_columns` may write: not ids, owner and the state's name."""
 
 
-class StaleState(Exception):
-    """The run was not (any more) in the state the caller expected; nothing was written."""
-
-    def __init__(self, run_id: int, expected: str, found: str | None) -> None:
-        super().__init__(f"cannot move r{run_id}: it is {found or 'unknown'}, not {expected}")
-        self.run_id, self.expected, self.found = run_id, expected, found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRun:
-    """What a run is created from; times are epoch seconds."""
-
-    owner_uid: int
-    owner_name: str
-    label: str | None
-    created_at: float
-    state: str
-    state_json: str
-    plan_json: str
-    sha256_json: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow(NewRun):
-    """One run as stored. Times are epoch seconds; see ``schema/0001.sql`` for each column."""
-
-    id: int
-    nonce: str | None
-    started_at: float | None
-    ended_at: float | None
-    result: str | None
-    verdict: str | None
-    why: str | None
-    cause_json: str | None
-    edits_json: str
-    counters_json: str | None
-    rounds_offset: int
-    last_round: int
-    measured_json: str | None
-    cgroup: str | None
-    boot_id: str | None
-    shim_pid: int | None
-    shim_ticks: int | None
-    shim_n: int
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRow:
-    """The latest known life of one node of a run; `exit_json` is None while it lives."""
-
-    run_id: int
-    name: str
-    pid: int | None
-    ticks: int | None
-    exit_json: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseRow:
-    """Something (`kind`, `key`) that only `run_id` may use now, such as ("port", "17835")."""
-
-    kind: str
-    key: str
-    run_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class SecretRow:
-    """A value that no bundle of the run may contain."""
-
-    run_id: int
-    kind: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class GapRow:
-    """A time in which soakd did not measure: `s` seconds by the boot clock."""
-
-    run_id: int
-    from_at: float
-    to_at: float
-    s: float
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """Who (`uid`, None = soakd itself) did what, when."""
-
-    id: int
-    at: float
-    run_id: int | None
-    uid: int | None
-    what: str
-    detail_json: str
-
-
-_Row = TypeVar("_Row", RunRow, NodeRow, LeaseRow, SecretRow, GapRow, AuditRow)
+_Row = TypeVar("_Row", RunRow, SpellRow, FactRow, NodeRow, LeaseRow, SecretRow, GapRow, AuditRow)
 
 
 @cache
@@ -181,6 +113,8 @@ class Store:
         reason: str,
         *,
         at: float,
+        take: Sequence[Lease] = (),
+        left: Sequence[str] | None = None,
         **columns: Value,
     ) -> None:
         """Move a run from `expect_state` to `state`, with who and why, in one transaction.
@@ -193,10 +127,14 @@ class Store:
             who_uid: who asked for it; None = soakd itself.
             reason: for the audit log.
             at: epoch seconds, for the audit log.
+            take: leases that the new state needs.
+            left: None where the processes of the run are not over; else those that could not be
+                ended, as keys of `blocked` leases. None of them left: all leases end.
             **columns: further columns of the run to write with it (`started_at=...`).
 
         Raises:
             StaleState: the run is in another state; nothing was written.
+            LeaseTaken: another run holds one of `take`; nothing was written.
             HostError: the disk is full or failing; nothing was written.
         """
         with self._transaction():
@@ -207,12 +145,40 @@ class Store:
                 found = self.get_run(run_id)
                 raise StaleState(run_id, expect_state, found.state if found else None)
             self._set(run_id, columns)
+            if blocking := self._take(take, run_id):
+                raise LeaseTaken(run_id, blocking)
+            if left is not None:
+                self._end_leases(run_id, left)
             self._audit(at, run_id, who_uid, f"{expect_state} -> {state}: {reason}")
 
     def set_columns(self, run_id: int, **columns: Value) -> None:
         """Write columns that do not depend on the state (`edits_json`, `cgroup`, ...)."""
         with self._transaction():
             self._set(run_id, columns)
+
+    def amend(
+        self,
+        run_id: int,
+        at: float,
+        uid: int | None,
+        what: str,
+        detail_json: str = "{}",
+        *,
+        expect_state: str | None = None,
+        **columns: Value,
+    ) -> None:
+        """Write columns of a run with who wanted it, in one transaction.
+
+        Raises:
+            StaleState: the run is not in `expect_state`; nothing was written.
+            HostError: the disk is full or failing; nothing was written.
+        """
+        with self._transaction():
+            found = self.get_run(run_id)
+            if expect_state is not None and (found is None or found.state != expect_state):
+                raise StaleState(run_id, expect_state, found.state if found else None)
+            self._set(run_id, columns)
+            self._audit(at, run_id, uid, what, detail_json)
 
     def checkpoint(
         self, run_id: int, counters_json: str, rounds_offset: int, last_round: int
@@ -271,6 +237,21 @@ class Store:
         """The user's executing run, else the newest queued, else the newest finished one."""
         return self._one(RunRow, "latest_run_of", owner_uid=uid)
 
+    def spells(self, since: float) -> list[SpellRow]:
+        """When runs were executing, as far as they were after `since` (epoch seconds)."""
+        return self._all(SpellRow, "spells", since=since)
+
+    # -- what belongs to soakd itself ----------------------------------------------------------
+
+    def put_fact(self, name: str, value_json: str) -> None:
+        """Remember something of that name instead of what was known before."""
+        self._write("put_fact", name=name, value_json=value_json)
+
+    def fact(self, name: str) -> str | None:
+        """What was put last under that name, or None."""
+        row = self._one(FactRow, "fact", name=name)
+        return None if row is None else row.value_json
+
     # -- what belongs to a run -----------------------------------------------------------------
 
     def put_node(self, run_id: int, name: str, pid: int, ticks: int) -> None:
@@ -289,14 +270,10 @@ class Store:
         """Take a lease; None if the run has it now, else the id of the run that holds it."""
         return next((row.run_id for row in self.lease_all([(kind, key)], run_id)), None)
 
-    def lease_all(self, wanted: list[tuple[str, str]], run_id: int) -> list[LeaseRow]:
-        """Take all of `wanted` (kind, key) or none; the leases of others in the way, [] = taken."""
+    def lease_all(self, wanted: Sequence[Lease], run_id: int) -> list[LeaseRow]:
+        """Take all of `wanted` or none; the leases of others in the way, [] = taken."""
         with self._transaction():
-            rows = [self._one(LeaseRow, "lease_holder", kind=kind, key=key) for kind, key in wanted]
-            blocking = [row for row in rows if row is not None and row.run_id != run_id]
-            for kind, key in wanted if not blocking else ():
-                self._run("take_lease", kind=kind, key=key, run_id=run_id)
-        return blocking
+            return self._take(wanted, run_id)
 
     def leases(self) -> list[LeaseRow]:
         """Every lease of every run."""
@@ -305,6 +282,17 @@ class Store:
     def release(self, run_id: int) -> None:
         """Give back all leases of a run: only when its processes are proven gone."""
         self._write("release_leases", run_id=run_id)
+
+    def forget(self, run_id: int, at: float, uid: int, detail_json: str) -> None:
+        """Give back all leases of a run although processes are left, with who wanted it.
+
+        Its `blocked` leases become `forgotten` ones, which hold nothing: they say what is still
+        to be cleaned up after.
+        """
+        with self._transaction():
+            self._run("forget_blocked", run_id=run_id)
+            self._run("release_all_but_forgotten", run_id=run_id)
+            self._audit(at, run_id, uid, "forgot the blocked lease", detail_json)
 
     def add_secret(self, run_id: int, kind: str, value: str) -> None:
         """Remember a value that no bundle may contain; known ones are kept once."""
@@ -339,6 +327,20 @@ class Store:
         self, at: float, run_id: int | None, uid: int | None, what: str, detail_json: str = "{}"
     ) -> None:
         self._run("add_audit", at=at, run_id=run_id, uid=uid, what=what, detail_json=detail_json)
+
+    def _take(self, wanted: Sequence[Lease], run_id: int) -> list[LeaseRow]:
+        rows = [self._one(LeaseRow, "lease_holder", kind=kind, key=key) for kind, key in wanted]
+        blocking = [row for row in rows if row is not None and row.run_id != run_id]
+        for kind, key in wanted if not blocking else ():
+            self._run("take_lease", kind=kind, key=key, run_id=run_id)
+        return blocking
+
+    def _end_leases(self, run_id: int, left: Sequence[str]) -> None:
+        if not left:
+            self._run("release_leases", run_id=run_id)
+        for key in left:
+            # A process that another run is blocked by already stays that run's.
+            self._run("take_lease", kind="blocked", key=key, run_id=run_id)
 
     def _set(self, run_id: int, columns: Mapping[str, Value]) -> None:
         unknown = columns.keys() - _COLUMNS

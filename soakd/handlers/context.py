@@ -34,8 +34,55 @@ class BundleStream(Protocol):
         """Iterate over pieces of any size."""
 
 
+class Desk(Protocol):
+    """What the handlers need of the queue; every method may raise a SoakError."""
+
+    async def entries(self) -> list[dict[str, Any]]:
+        """Return a QueueEntry for each run that has a slot or waits for one."""
+
+    async def hold(self, run_id: int, peer: Peer) -> Mapping[str, Any]:
+        """Keep a queued run back; returns a PlaceResult.
+
+        Raises:
+            UserError: `refused`, it is not queued.
+        """
+
+    async def release(self, run_id: int, peer: Peer) -> Mapping[str, Any]:
+        """Let a held run go on waiting; raises as `hold`."""
+
+    async def top(self, run_id: int, peer: Peer) -> Mapping[str, Any]:
+        """Put a queued run before all others; raises as `hold`."""
+
+    async def extend(
+        self, run_id: int, by_s: float, peer: Peer, *, dry_run: bool
+    ) -> Mapping[str, Any]:
+        """Let the rounds of a run start for longer; returns an ExtendResult.
+
+        Raises:
+            UserError: `refused`, with the longest possible extension where there is one.
+        """
+
+    async def label(self, run_id: int, peer: Peer, label: str | None) -> Mapping[str, Any]:
+        """Give a run another label, or none; returns a LabelResult.
+
+        Raises:
+            UserError: `bad_plan`, it is no label.
+        """
+
+    async def drain(self, peer: Peer, *, is_draining: bool) -> Mapping[str, Any]:
+        """Start no run any more, or go on; returns a DrainResult."""
+
+
 class Scheduler(Protocol):
     """What the handlers need of the scheduler; every method may raise a SoakError."""
+
+    @property
+    def desk(self) -> Desk:
+        """The queue."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Return whether no run is started."""
 
     async def submit(self, peer: Peer, plan: Plan, sha256: dict[str, str]) -> Mapping[str, Any]:
         """Queue a plan; returns a StartResult."""
@@ -58,6 +105,16 @@ class Scheduler(Protocol):
 
     async def stop(self, run_id: int, peer: Peer) -> Mapping[str, Any]:
         """Ask a run to stop (cancel it if queued) and return its status without waiting."""
+
+    async def plan(self, run_id: int) -> Mapping[str, Any]:
+        """Return what a run was asked to do, a PlanResult."""
+
+    async def forget(self, run_id: int, peer: Peer) -> Mapping[str, Any]:
+        """End the blocked lease of a finished run; returns a ForgetResult.
+
+        Raises:
+            UserError: `refused`, it has none.
+        """
 
     def watch(
         self, run_id: int, after: int | None

@@ -12,7 +12,24 @@ from typing import Any, assert_never
 import trio
 
 from soakd.core.errors import SoakError
-from soakd.handlers import collect, daemon, hello, logs, start, status, stop, watch
+from soakd.handlers import (
+    collect,
+    daemon,
+    extend,
+    forget,
+    hello,
+    hold,
+    label,
+    logs,
+    plan,
+    queue,
+    release,
+    start,
+    status,
+    stop,
+    top,
+    watch,
+)
 from soakd.handlers import list as list_handler
 from soakd.handlers.context import ClientGone, Context, Handler
 from soakd.log import get_logger
@@ -29,7 +46,17 @@ HANDLERS: Mapping[str, Handler] = {
     "run.watch": watch.handle,
     "run.logs": logs.handle,
     "run.collect": collect.handle,
+    "run.plan": plan.handle,
+    "run.extend": extend.handle,
+    "run.label": label.handle,
+    "run.forget": forget.handle,
+    "queue.list": queue.handle,
+    "queue.hold": hold.handle,
+    "queue.release": release.handle,
+    "queue.top": top.handle,
     "daemon.info": daemon.info,
+    "daemon.drain": daemon.drain,
+    "daemon.resume": daemon.resume,
     "daemon.shutdown": daemon.shutdown,
 }
 
@@ -67,12 +94,18 @@ async def _dispatch(ctx: Context, name: str, params: dict[str, Any]) -> Mapping[
     if "run" in method.params:
         ctx = replace(ctx, run_id=await ctx.scheduler.resolve(params.get("run"), ctx.peer))
     if method.access == "owner" and not await ctx.scheduler.allowed(ctx.run, ctx.peer):
-        raise WireError(
-            "not_allowed",
-            f"cannot call {name} on {format_run_id(ctx.run)}: it belongs to another user;"
-            " ask its owner or a member of soak-admin",
-        )
+        raise WireError("not_allowed", await _not_yours(ctx, name))
     return await HANDLERS[name](ctx, params)
+
+
+async def _not_yours(ctx: Context, name: str) -> str:
+    verb = name.partition(".")[2]
+    act = {"logs": "read the logs of"}.get(verb, verb)
+    owner = (await ctx.scheduler.status(ctx.run, ctx.peer))["owner"]
+    return (
+        f"cannot {act} {format_run_id(ctx.run)}: it belongs to {owner};"
+        f" ask {owner} or a member of soak-admin"
+    )
 
 
 def _check_access(access: Access, ctx: Context, name: str) -> None:

@@ -66,7 +66,7 @@ class Player:
         spec: rounds.RoundSpec,
         publisher: ProbeNode,
         searcher: ProbeNode,
-        take_snapshots: Callable[[], Awaitable[None]],
+        take_snapshots: Callable[[bool], Awaitable[rounds.NodeIdle | None]],
         on_phase: Callable[[str], None],
     ) -> None:
         """Prepares a round; nothing is called before `play`.
@@ -76,10 +76,11 @@ class Player:
             publisher: the node that publishes.
             searcher: the node that searches and is read.
             take_snapshots: reads and records both status objects; raises `SoakError` when one could
-                not be had.
+                not be had. With True it also asks whether both nodes did their part.
             on_phase: hears of every new step.
         """
         self.spec = spec
+        self.began_s = boot_now()
         self._publisher = publisher
         self._searcher = searcher
         self._take_snapshots = take_snapshots
@@ -129,9 +130,9 @@ class Player:
                 case rounds.EarlyRead() | rounds.DatingRead() | rounds.DecidingRead():
                     seen = await self._searcher.sources(spec.file_id)
                     return rounds.Answered(seen.body, seen.source_ids)
-                case rounds.TakeSnapshots():
-                    await self._take_snapshots()
-                    return rounds.Answered("", ())
+                case rounds.TakeSnapshots(doubts=doubts):
+                    idle = await self._take_snapshots(doubts)
+                    return rounds.Answered("", ()) if idle is None else idle
                 case rounds.SleepUntil(t_s=t_s):
                     await sleep_until_boot(t_s)
                     return rounds.Woke()

@@ -30,6 +30,9 @@ class Node:
         self.ended: dict[str, int] | None = None
         self.zombie = False
         self.stderr: int | None = None
+        self.program: os.stat_result | None = None
+        """The staged file that was executed, as it was then."""
+        self.script = False
         self._lines = LineCutter(0.0)
 
     @property

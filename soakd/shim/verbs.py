@@ -181,6 +181,7 @@ class Verbs:
         env = params.table(request, "env")
         launched = launching.launch(launching.Launch(node.folder, node.out, argv, env, limits))
         node.started(launched)
+        node.program, node.script = program, script
         self._host.watch_stderr(node)
         facts: Result = {"node": node.name, "pid": node.pid, "ticks": node.ticks}
         # For a sweep, should this shim not live to see the end.
@@ -191,9 +192,10 @@ class Verbs:
 
     def _do_inspect(self, request: Params) -> Result:
         node = self._node(request)
-        if not node.running or node.pid is None:
+        if not node.running or node.pid is None or node.program is None:
             raise VerbError("not_running", f"cannot inspect {node.name}: it does not run")
-        return launching.inspect(node.pid)
+        proof = launching.evidence(node.pid, node.folder, node.program)
+        return {**launching.inspect(node.pid), "script": node.script, **proof}
 
     def _do_latest_end(self, request: Params) -> Result:
         boot_s = params.number(request, "boot_s")

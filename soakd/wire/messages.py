@@ -36,6 +36,7 @@ class Method(NamedTuple):
 
 
 _RUN = Param((str,))
+_NAMED_RUN = Param((str,), required=True)
 
 METHODS: dict[str, Method] = {
     "hello": Method(
@@ -63,7 +64,24 @@ METHODS: dict[str, Method] = {
         {"run": _RUN, "full": Param((bool,)), "keep_destinations": Param((bool,))},
         stream=True,
     ),
+    "run.plan": Method("owner", {"run": _RUN}),
+    "run.extend": Method(
+        "owner",
+        {
+            "run": _NAMED_RUN,
+            "by_s": Param((int,), required=True, minimum=1),
+            "dry_run": Param((bool,)),
+        },
+    ),
+    "run.label": Method("owner", {"run": _NAMED_RUN, "label": Param((str,))}),
+    "run.forget": Method("admin", {"run": _NAMED_RUN}),
+    "queue.list": Method("member", {}),
+    "queue.hold": Method("owner", {"run": _NAMED_RUN}),
+    "queue.release": Method("owner", {"run": _NAMED_RUN}),
+    "queue.top": Method("admin", {"run": _NAMED_RUN}),
     "daemon.info": Method("member", {}),
+    "daemon.drain": Method("admin", {}),
+    "daemon.resume": Method("admin", {}),
     "daemon.shutdown": Method("admin", {}),
 }
 

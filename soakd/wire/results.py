@@ -45,7 +45,12 @@ class StartResult(TypedDict):
     state: str
     position: int | None
     expected_start: str | None
+    promised: bool
     reason: str | None
+
+
+PlaceResult = StartResult
+"""Where a queued run stands after `queue.hold`, `queue.release` and `queue.top`."""
 
 
 class PublicRun(TypedDict):
@@ -59,6 +64,57 @@ class PublicRun(TypedDict):
     started_at: str | None
     ended_at: str | None
     reason: str | None
+
+
+class QueueEntry(PublicRun):
+    """One run with a slot or in the queue, for anyone; no position: it has a slot."""
+
+    position: int | None
+    expected_start: str | None
+    promised: bool
+    ends_by: str | None
+    soak_hours: float
+    priority: int
+
+
+class QueueResult(TypedDict):
+    """Runs with a slot first, then the queue in order."""
+
+    runs: list[QueueEntry]
+    draining: bool
+
+
+class DelayResult(TypedDict):
+    """By how much an extension delays another run."""
+
+    id: str
+    delay_s: float
+
+
+class ExtendResult(TypedDict):
+    """What an extension does, or would do."""
+
+    id: str
+    by_s: float
+    longest_s: float
+    duration_s: float
+    applied: bool
+    effect: list[DelayResult]
+
+
+class LabelResult(TypedDict):
+    """The label that a run has now."""
+
+    id: str
+    label: str | None
+
+
+class DrainResult(TypedDict):
+    """Whether runs are started, and how many go on and wait."""
+
+    draining: bool
+    running: int
+    queued: int
 
 
 class CauseResult(TypedDict):
@@ -134,6 +190,8 @@ class StatusResult(PublicRun, total=False):
     hit_rate: RateResult
     search_hit_rate: RateResult
     position: int | None
+    expected_start: str | None
+    promised: bool
     scenario: str
     simulation: bool
     rung: RungResult | None
@@ -190,6 +248,16 @@ class ForgetResult(TypedDict):
     pids: list[int]
 
 
+class PlanResult(TypedDict):
+    """What a run was asked to do; `sha256` as its submitter sent it."""
+
+    id: str
+    state: str
+    created_at: str
+    plan: dict[str, object]
+    sha256: dict[str, str]
+
+
 class ListResult(TypedDict):
     """Runs, newest first; others' runs as PublicRun."""
 
@@ -211,3 +279,4 @@ class DaemonInfo(TypedDict, total=False):
     state: str
     running: int
     queued: int
+    draining: bool

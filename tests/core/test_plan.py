@@ -72,6 +72,7 @@ FULL = {
     "orphan_grace_s": 10,
     "staging_timeout_s": 5,
     "gates": ["hit_rate>=0.85", "errors <= 5%"],
+    "nodes": [{**node, "env": {"LEVEL": node["name"]}} for node in plan_data()["nodes"]],
 }
 
 
@@ -106,7 +107,7 @@ def test_loopback_hosts_are_accepted(host: str) -> None:
         ({"x" * 200: 9}, "xxx...: cannot use an unknown key"),
         ({"scenario": "dht_selftest"}, "scenario: cannot be other than source_probe"),
         ({"scenario": 3}, "got 3"),
-        ({"ports": "auto"}, "ports: cannot be other than fixed, got 'auto'"),
+        ({"ports": "any"}, "ports: cannot be other than fixed or auto, got 'any'"),
         ({"duration_s": 0.5}, "duration_s: cannot be outside 1 to 1.2096e+06, got 0.5"),
         ({"duration_s": 14 * 86400 + 1}, "duration_s: cannot be outside"),
         ({"duration_s": float("nan")}, "duration_s: cannot be outside"),
@@ -147,6 +148,7 @@ def test_loopback_hosts_are_accepted(host: str) -> None:
         ({"nodes": None}, "nodes: cannot be missing"),
         ({"nodes": []}, "nodes: cannot make rounds without a publisher and another searcher"),
         ({"nodes": ["a"]}, "nodes[0]: cannot read a node, got 'a'"),
+        (_with_node(name="env"), "nodes[0].name: cannot be env: in a plan file [node.env]"),
         (_with_node(name="Mule"), "nodes[0].name: cannot be other than a short lower-case word"),
         (_with_node(name="b"), "nodes[1].name: cannot be used twice, got 'b'"),
         (_with_node(name=...), "nodes[0].name: cannot be missing"),
@@ -163,6 +165,8 @@ def test_loopback_hosts_are_accepted(host: str) -> None:
         (_with_node(roles=["spy"]), "nodes[0].roles: cannot be other than publisher or searcher"),
         (_with_node(roles=...), "nodes[0].roles: cannot be missing"),
         (_with_node(roles=["searcher"]), "nodes: cannot make rounds without a publisher"),
+        (_with_node(env=3), "nodes[0].env: cannot read a map of names to values, got 3"),
+        (_with_node(env={"HOME": ""}), "nodes[0].env.HOME: cannot be overridden"),
         (_with_node(colour="red"), "nodes[0].colour: cannot use an unknown key"),
     ],
 )
@@ -232,12 +236,12 @@ def test_no_data_whatever_crash_the_parser(changes: dict[str, Any]) -> None:
 
 
 def test_the_longest_round_is_all_waits_and_all_time_outs() -> None:
-    """Six calls, one recheck and one straggling dating read at 12 s each, plus the waits."""
-    assert longest_round_s(make_plan()) == 20 + 20 + 5 + 20 + 12 * 8
+    """Eight calls, one recheck and one straggling dating read at 12 s each, plus the waits."""
+    assert longest_round_s(make_plan()) == 20 + 20 + 5 + 20 + 12 * 10
     plan = make_plan(
         wait_publish_s=0, wait_search_s=0, wait_between_s=0, read_every_s=0, miss_recheck_attempts=0
     )
-    assert longest_round_s(plan) == 12 * 6
+    assert longest_round_s(plan) == 12 * 8
 
 
 def test_the_latest_end_adds_up_every_state() -> None:

@@ -14,9 +14,7 @@ from soakd.core.plan import (
     ignored_node_env,
     parse_url,
     plan_from_environment,
-    plan_from_mapping,
 )
-from tests.core.helpers import plan_data
 
 
 def _plan(env: Mapping[str, str], **flags: Any) -> Plan:
@@ -182,16 +180,6 @@ def test_a_default_folder_is_named_as_such() -> None:
 def test_both_urls_may_be_unreadable_without_a_third_problem() -> None:
     """The ports that stand in for them do not collide."""
     assert len(_problems({"A_URL": "x", "B_URL": "y"})) == 2
-
-
-def test_a_plan_file_takes_flags_but_no_variables() -> None:
-    """The run tag comes from the default if the file has none."""
-    data = plan_data(label="file", wait_publish_s=1)
-    plan = plan_from_mapping(data, flags={"label": "flag", "rounds": 3}, run_tag_default="other")
-    assert (plan.label, plan.wait_publish_s, plan.run_tag) == ("flag", 1.0, "tag")
-    assert (plan.rounds, plan.duration_s) == (3, None)
-    del data["run_tag"]
-    assert plan_from_mapping(data, flags={}, run_tag_default="other").run_tag == "other"
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_warm_up_and_trouble_mean_not_yet(answer: Answer) -> None:
     assert readiness.decide(state, 265.0) == Wait(270.0)
 
 
+@pytest.mark.safety
 def test_six_forbidden_sweeps_of_all_nodes_fail_with_the_likely_cause() -> None:
     """At 5 s spacing, not before the sixth."""
     state = readiness.begin(("a", "b"), 0.0)
@@ -85,11 +86,13 @@ def test_forbidden_answers_close_together_count_once() -> None:
     assert isinstance(readiness.decide(state, 50.0), Failed)
 
 
+@pytest.mark.safety
 def test_a_stranger_on_the_port_of_one_node_fails_soon_and_is_named() -> None:
     """Three looks in a row: a listener that has just changed hands is not taken for one."""
     stranger = Foreign("cannot talk to node b: 127.0.0.1:1 is held by pid 4711 (nc) of uid 0")
     state = readiness.begin(("a", "b"), 0.0)
-    for tick, answer in enumerate([stranger, stranger, Refused(), stranger, stranger]):
+    answers: list[Answer] = [stranger, stranger, Refused(), stranger, stranger]
+    for tick, answer in enumerate(answers):
         state = _sweep(state, Warming503(), answer, 0.2 * tick)
         assert isinstance(readiness.decide(state, 0.2 * tick), Wait)
     state = _sweep(state, Warming503(), stranger, 1.0)

@@ -33,6 +33,7 @@ from soakd.core.rounds import (
     Finished,
     IllegalTransition,
     NodeDown,
+    NodeIdle,
     Publish,
     RoundResult,
     RoundSpec,
@@ -302,8 +303,21 @@ LEGAL: dict[type[Event], set[str]] = {
     Woke: SLEEPS,
     Cut: set(STATES) - {"finished"},
     NodeDown: set(STATES) - {"finished"},
+    NodeIdle: {"snapshot"},
 }
-EVENTS: list[Event] = [EMPTY, BROKEN, Woke(), Cut("stop"), NodeDown("a")]
+EVENTS: list[Event] = [EMPTY, BROKEN, Woke(), Cut("stop"), NodeDown("a"), NodeIdle("a", "504")]
+
+
+def test_a_miss_is_an_error_if_a_node_did_not_do_its_part() -> None:
+    """It says nothing of the network; asked only of what looks like a miss."""
+    driven = Round(EAGER).feed(QUEUED, EMPTY, QUEUED, EMPTY, EMPTY)
+    assert rounds.todo(driven.state) == TakeSnapshots(doubts=True)
+    result = driven.feed(NodeIdle("a", "HTTP 504")).result
+    assert (result.outcome, result.cause) == ("error", "node_idle:a")
+    assert result.error == ("snapshot", "HTTP 504")
+    hit = Round(EAGER).feed(QUEUED, EMPTY, QUEUED, FOUND)
+    with pytest.raises(IllegalTransition):
+        hit.feed(NodeIdle("a", "HTTP 504"))
 
 
 def test_the_pairs_below_cover_every_state() -> None:

@@ -16,6 +16,7 @@ from soakd.core.run_state import (
     AllReady,
     DeadlineReached,
     Event,
+    Extended,
     Failed,
     Finished,
     IllegalTransition,
@@ -64,6 +65,7 @@ EVENTS: list[Event] = [
     DeadlineReached(),
     RoundsDone(),
     StopAsked("alice"),
+    Extended(60.0),
     NodeExited("b", "exit status 1"),
     Failed(CAUSE),
     Aborted(CAUSE),
@@ -78,17 +80,25 @@ LEGAL: dict[str, dict[str, str]] = {
         "Failed": "finished",
         "Aborted": "finished",
     },
-    "staging": {"Staged": "starting", "TimedOut": "stopping", **ENDS},
+    "staging": {"Staged": "starting", "Extended": "staging", "TimedOut": "stopping", **ENDS},
     "starting": {
         "AllReady": "warming",
+        "Extended": "starting",
         "NodeExited": "stopping",
         "TimedOut": "stopping",
         **ENDS,
     },
-    "warming": {"Warmed": "running", "TimedOut": "running", "NodeExited": "stopping", **ENDS},
+    "warming": {
+        "Warmed": "running",
+        "Extended": "warming",
+        "TimedOut": "running",
+        "NodeExited": "stopping",
+        **ENDS,
+    },
     "running": {
         "DeadlineReached": "stopping",
         "RoundsDone": "stopping",
+        "Extended": "running",
         "NodeExited": "stopping",
         "TimedOut": "stopping",
         **ENDS,
@@ -135,6 +145,33 @@ def test_every_state_but_the_ends_leaves_by_time(state: State) -> None:
         return
     assert run_state.deadline_of(state) is not None
     assert _advance(state, TimedOut()) != state
+
+
+def test_an_extension_moves_the_deadline_and_the_end() -> None:
+    """Before the rounds began there is none to move: the new limits have it; a count has none."""
+    longer = _advance(Running(5.0, 7205.0, 7405.0, cold=True), Extended(60.0))
+    assert longer == Running(5.0, 7265.0, 7465.0, cold=True)
+    assert _advance(Staging(10.0), Extended(60.0)) == Staging(10.0)
+    with pytest.raises(IllegalTransition):
+        _advance(Running(5.0, None, 7405.0), Extended(60.0))
+
+
+@pytest.mark.parametrize(
+    ("state", "end_s"),
+    [
+        (Staging(10.0), 10.0 + 1200.0 + 90.0 + 7400.0 + 25.0),
+        (Starting(10.0), 10.0 + 90.0 + 7400.0 + 25.0),
+        (Warming(10.0), 10.0 + 7400.0 + 25.0),
+        (Running(0.0, 7200.0, 7400.0), 7425.0),
+        (Stopping("completed", None, 10.0), 10.0),
+        (Queued(), None),
+        (Finished("stopped", CAUSE, "aborted", "stopped by alice"), None),
+    ],
+)
+def test_the_latest_end_counts_all_that_is_ahead(state: State, end_s: float | None) -> None:
+    """As if every state ahead took as long as it may."""
+    assert run_state.latest_end(state, LIMITS) == end_s
+    assert LIMITS.all_s == 600.0 + 1200.0 + 90.0 + 7400.0 + 25.0
 
 
 def test_a_run_to_its_deadline_completes() -> None:

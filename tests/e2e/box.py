@@ -77,7 +77,8 @@ class Box:
         self.temporary.mkdir()
         self.temporary.chmod(0o1777)
         (folder / "home").mkdir()
-        (folder / "soakd.toml").write_text("")
+        # Tests submit faster than people.
+        (folder / "soakd.toml").write_text("submissions_per_minute = 1000\n")
         self.python = sys.executable
         self._plots = 0
         self.ports: list[int] = []
@@ -151,6 +152,23 @@ class Box:
         """How soakd is started here."""
         where = ("--config", "soakd.toml", "--socket", "s.sock", "--state", "state")
         return [self.python, "-m", "soakd", *where, *options]
+
+    def serve_and_kill(self) -> None:
+        """Start soakd and kill it as soon as it has opened its store, before it serves."""
+        said = self.log().stat().st_size
+        with self.log().open("ab") as log:
+            daemon = subprocess.Popen(
+                self.daemon_command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.env,
+                cwd=self.folder,
+            )
+        self._daemons.append(daemon)
+        wait_for(lambda: self.log().stat().st_size > said or self.answers(), "soakd begins")
+        daemon.kill()
+        daemon.wait()
 
     def serve_refused(self, *options: str) -> str:
         """Start another soakd that must not come to serve; what it says."""
@@ -290,6 +308,11 @@ class Box:
     def records(self, run: str, name: str = "logs/rounds.ndjson") -> list[dict[str, Any]]:
         """The lines of a record of JSON lines."""
         return [json.loads(line) for line in self.read(run, name).splitlines()]
+
+    def records_whole(self, run: str) -> list[dict[str, Any]]:
+        """The rounds that are written down whole; behind a crash the last line may be torn."""
+        text = self.read(run, "logs/rounds.ndjson")
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def row(self, run: str) -> dict[str, Any]:
         """What the store has of a run."""

@@ -11,20 +11,6 @@ import pytest
 from tests.e2e.box import Box, coverage_env
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave campaigns out unless `-m` names them.
-
-    Not `addopts = -m ...`: with a marker expression the run would not count as a whole one, and
-    the coverage gates would be off.
-    """
-    if "campaign" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("campaign") is not None]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
-
-
 @pytest.fixture(scope="module")
 def shared_box(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
 import shutil
 import tarfile
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,8 @@ def test_a_bundle_of_a_finished_run_has_every_record_and_a_true_manifest(box: Bo
     """Members with hash and size, programs as hash only; and it overwrites nothing."""
     run = box.start("--rounds", "2", "--label", "kept")
     box.wait(run)
-    folder, manifest = _collect(box, run)
+    folder, manifest = _collect(box, run, "--keep-destinations")
+    assert manifest["keep_destinations"] is True
     for member in manifest["members"]:
         data = (folder / member["name"]).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (member["size"], member["sha256"])
@@ -90,6 +93,34 @@ def test_a_bundle_of_a_finished_run_has_every_record_and_a_true_manifest(box: Bo
     box.ctl("collect", run, "-o", str(mine), status=2)
     assert mine.read_text() == "mine"
     assert not list(box.folder.glob("*.part"))
+
+
+def test_destinations_are_steady_pseudonyms(box: Box) -> None:
+    """In all members alike, of the same length; the rows stay rows, and the manifest says so."""
+    run = box.start("--rounds", "3")
+    box.wait(run)
+    (box.node(run, "b") / "notes.txt").write_text(box.read(run, "logs/rounds.tsv"))
+    folder, manifest = _collect(box, run)
+    assert manifest["keep_destinations"] is False
+    plain, masked = box.read(run, "logs/rounds.tsv"), (folder / "logs/rounds.tsv").read_text()
+    assert (folder / "mule-b/notes.txt").read_text() == masked
+    assert len(masked) == len(plain)
+    assert masked.count(SOURCES_MARK) == 3
+    names = {
+        name: source["udp_dest_b64"]
+        for was, row in zip(plain.splitlines(), masked.splitlines(), strict=True)
+        for name, source in zip(
+            (found["udp_dest_b64"] for found in json.loads(was.split("\t")[5])["sources"]),
+            json.loads(row.split("\t")[5])["sources"],
+            strict=True,
+        )
+    }
+    assert names
+    for name, pseudonym in names.items():
+        assert pseudonym.startswith("[dest:")
+        for path in folder.rglob("*"):
+            assert not path.is_file() or name.encode() not in path.read_bytes(), path
+    assert len(set(names.values())) == len(names)
 
 
 def test_a_running_soak_can_be_collected_again_and_again(box: Box) -> None:
@@ -152,7 +183,34 @@ def _plant_in_node(box: Box, run: str, name: str) -> set[str]:
         core.write(b"\0" * 1_048_560 + token.encode() + b"\0" + private.encode() + b"\xff")
     (folder / f"copy-of-{token}.txt").write_text(keys["PRIV"])
     (folder / "data" / "sam.keys.old").write_text(f"PRIV={private}\n")
-    return {token, private.rstrip("=")}
+    secrets = {token, private.rstrip("=")}
+    _plant_spellings(folder / "spelt.txt", secrets)
+    return secrets
+
+
+def _plant_spellings(file: Path, secrets: set[str]) -> None:
+    """Write secrets as logs and dumps may have them: base64 at its three places, hex, URL."""
+    with file.open("wb") as out:
+        for secret in secrets:
+            for shift in range(3):
+                out.write(b"DEBUG " + _base64(secret, shift) + b"\n")
+            out.write(b"\n".join(_plain_spellings(secret)))
+
+
+def _base64(secret: str, shift: int) -> bytes:
+    return base64.b64encode(b"-" * shift + secret.encode() + b"--")
+
+
+def _plain_spellings(secret: str) -> list[bytes]:
+    data = secret.encode()
+    escaped = "".join(f"%{byte:02x}" for byte in data)
+    texts = (secret, data.hex(), data.hex().upper(), urllib.parse.quote(secret), escaped)
+    return [text.encode() for text in texts]
+
+
+def _traces(secret: str) -> list[bytes]:
+    """Return what must not be found of a secret; of base64 what its neighbours do not change."""
+    return _plain_spellings(secret) + [_base64(secret, shift)[4:-8] for shift in range(3)]
 
 
 def _rotate_token(box: Box, run: str, index: int) -> str:
@@ -177,7 +235,8 @@ def _check_bundle(box: Box, run: str, secrets: set[str], *options: str) -> None:
     for path in files:
         assert not path.name.startswith(_SECRET_FILES)
         text = str(path).encode() + b"\n" + path.read_bytes()
-        assert not [secret for secret in secrets if secret.encode() in text], path
+        for secret in secrets:
+            assert not [trace for trace in _traces(secret) if trace in text], path
 
 
 def _collect(box: Box, run: str, *options: str) -> tuple[Path, dict[str, Any]]:

@@ -17,6 +17,7 @@ from tests.e2e.records import check_sums, count
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
+@pytest.mark.safety
 def test_a_node_that_dies_ends_the_run_and_the_round_is_no_miss(box: Box) -> None:
     """Cause with node and signal; the round under way is an error of that node."""
     run = box.start("50", WAIT_SEARCH="20")
@@ -41,6 +42,7 @@ def test_a_node_that_dies_ends_the_run_and_the_round_is_no_miss(box: Box) -> Non
     assert box.leftovers() == []
 
 
+@pytest.mark.safety
 def test_a_node_that_dies_during_warm_up_fails_the_start(box: Box) -> None:
     """At once, not after the time for readiness."""
     box.install(warmup_secs=60.0)
@@ -119,6 +121,7 @@ def test_a_panic_of_a_node_fails_its_gate(box: Box) -> None:
     assert event["node"] == "a"
 
 
+@pytest.mark.safety
 def test_a_run_that_never_gets_ready_fails_in_time(box: Box) -> None:
     """READY_TIMEOUT_SECS."""
     box.install(warmup_secs=60.0)

@@ -17,7 +17,8 @@ def test_runs_wait_in_line_first_come_first_served(own_box: Box) -> None:
     third = box.start("--rounds", "1", "--label", "third")
     assert (queued["id"], queued["state"], queued["position"]) == ("r2", "queued", 1)
     assert queued["reason"]
-    assert queued["expected_start"] is None
+    assert queued["promised"] is True
+    assert queued["expected_start"] > box.status(first)["started_at"]
     status = box.status(third)
     assert (status["state"], status["position"]) == ("queued", 2)
     shown = box.ctl("status", third).out

@@ -62,6 +62,7 @@ def test_a_soakd_that_crashed_takes_its_run_over(bare_box: Box) -> None:
     assert [ended["exit"] for ended in final["nodes"]] == [{"code": 0, "signal": None}] * 2
 
 
+@pytest.mark.safety
 def test_a_run_completes_under_the_soakd_that_took_it_over(bare_box: Box) -> None:
     """Its deadline did not move, and the gap counts against what was measured."""
     box = bare_box
@@ -168,6 +169,7 @@ def test_nobody_at_home_for_long_ends_the_run(own_box: Box) -> None:
     assert len(box.records(run)) == len(tsv(box, run)) == final["rounds"]["total"]
 
 
+@pytest.mark.safety
 def test_watchers_come_through_a_restart_of_soakd(own_box: Box) -> None:
     """`wait` says that soakd is away, tries again, and tells the end."""
     box = own_box

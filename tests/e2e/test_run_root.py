@@ -67,7 +67,7 @@ def test_a_run_root_of_a_live_run_is_refused(bare_box: Box) -> None:
     """Naming the run that uses it."""
     box = bare_box
     root = box.folder / "root"
-    (box.folder / "soakd.toml").write_text("max_running = 2\n")
+    (box.folder / "soakd.toml").write_text("max_running = 2\nrunning_per_user = 2\n")
     box.install(outcomes=["hit"])
     box.serve()
     first = box.start("50", RUN_ROOT=str(root))

@@ -14,11 +14,13 @@ from tests.e2e.records import SCRIPT_TIME, check_sums, count
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
+@pytest.mark.safety
 def test_stop_returns_when_nothing_of_the_run_is_left(box: Box) -> None:
     """No process, port, temporary file, lock or cgroup; stopped, aborted, and written down."""
-    run = box.start("50", WAIT_SEARCH="0.5")
+    run = box.start("50", WAIT_SEARCH="1")
     pids = [node["pid"] for node in box.until_rounds(run, 1)["nodes"]]
     assert set(pids) < set(box.processes())
+    box.until(run, lambda s: s["phase"] == "wait_search", "a round to be cut")
     stopped = box.ctl("stop", run)
     assert box.processes() == {}
     assert box.leftovers() == []
@@ -41,6 +43,7 @@ def test_stop_returns_when_nothing_of_the_run_is_left(box: Box) -> None:
     assert [found[name] for name in names] == [1, 1, 1]
 
 
+@pytest.mark.safety
 def test_a_later_stop_overwrites_nothing(box: Box) -> None:
     """A completed run stays completed, a stopped one stopped, with one line in soak.log."""
     completed = box.start("--rounds", "1")
@@ -57,6 +60,7 @@ def test_a_later_stop_overwrites_nothing(box: Box) -> None:
     assert box.read(stopped, "logs/soak.log").count("stop requested") == 1
 
 
+@pytest.mark.safety
 def test_stop_during_warm_up_ends_the_run(box: Box) -> None:
     """Before the first round: stopped, aborted, no rounds; all files are there all the same."""
     box.install(warmup_secs=60.0)

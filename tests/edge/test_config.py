@@ -60,6 +60,12 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     """The file's keys are the names of the fields."""
     text = """
     max_running = 2
+    running_per_user = 2
+    queued_per_user = 5
+    max_duration_s = 3600
+    submissions_per_minute = 6
+    auto_ports = "28000-28010"
+    node_disk_bytes_per_hour = 1000
     shim_python = "/usr/bin/python3"
     containment = "cgroup"
     disk_max_bytes = 1048576
@@ -70,12 +76,19 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     config = load_config(None, tmp_path / "soakd.toml")
     assert config == Config(
         max_running=2,
+        running_per_user=2,
+        queued_per_user=5,
+        max_duration_s=3600,
+        submissions_per_minute=6,
+        auto_ports="28000-28010",
+        node_disk_bytes_per_hour=1000,
         shim_python="/usr/bin/python3",
         containment="cgroup",
         disk_max_bytes=1048576,
         orphan_grace_s=30,
         max_connections_per_uid=8,
     )
+    assert config.auto_range == range(28000, 28011)
     assert all(f.name in text for f in fields(Config))
 
 
@@ -94,6 +107,14 @@ def test_all_problems_come_together(tmp_path: Path) -> None:
         "colour",
     ]  # fmt: skip
     assert "got 'docker'" in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["28000", "a-b", "28001-28000", "80-90", "65000-65536", ""])
+def test_a_range_of_ports_has_two_ends(tmp_path: Path, text: str) -> None:
+    """In order, and none that only root could bind."""
+    (tmp_path / "soakd.toml").write_text(f"auto_ports = '{text}'\n")
+    with pytest.raises(UserError, match="auto_ports: must be a range of ports from 1024 to 65535"):
+        load_config(None, tmp_path / "soakd.toml")
 
 
 @pytest.mark.parametrize(

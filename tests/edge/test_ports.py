@@ -15,6 +15,8 @@ import pytest
 from soakd.core.errors import HostError
 from soakd.edge import ports
 
+pytestmark = pytest.mark.safety
+
 
 @contextmanager
 def listening(address: str, *, v6only: bool = True, reuse: bool = True) -> Iterator[socket.socket]:

@@ -4,12 +4,21 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from soakd.core.errors import HostError
 from soakd.edge.schema import MEMORY
-from soakd.edge.store import GapRow, LeaseRow, NewRun, NodeRow, StaleState, Store
+from soakd.edge.store import (
+    GapRow,
+    LeaseRow,
+    LeaseTaken,
+    NewRun,
+    NodeRow,
+    StaleState,
+    Store,
+)
 
 
 def new_run(owner_uid: int = 1000, **changes: object) -> NewRun:
@@ -91,10 +100,11 @@ def test_a_transition_of_an_unknown_run_is_stale(store: Store) -> None:
 def test_only_listed_columns_can_be_written(store: Store, column: str) -> None:
     """Column names become SQL: they come from a list."""
     run_id = store.create_run(new_run())
+    columns: dict[str, Any] = {column: 1}
     with pytest.raises(AssertionError, match="not columns"):
-        store.set_columns(run_id, **{column: 1})
+        store.set_columns(run_id, **columns)
     with pytest.raises(AssertionError, match="not columns"):
-        store.transition(run_id, "queued", "staging", "{}", None, "w", at=1.0, **{column: 1})
+        store.transition(run_id, "queued", "staging", "{}", None, "w", at=1.0, **columns)
     row = store.get_run(run_id)
     assert row is not None
     assert row.state == "queued"
@@ -194,6 +204,70 @@ def test_several_leases_are_taken_together_or_not_at_all(store: Store) -> None:
     assert store.leases() == [LeaseRow("port", "2", one)]
     assert store.lease_all([("port", "1"), ("port", "2")], one) == []
     assert len(store.leases()) == 2
+
+
+def test_a_transition_takes_the_leases_of_its_state(store: Store) -> None:
+    """Never a run that executes without them."""
+    run_id = store.create_run(new_run())
+    wanted = [("slot", "r1"), ("port", "17835")]
+    store.transition(run_id, "queued", "staging", "{}", None, "slot", at=1.0, take=wanted)
+    assert {(row.kind, row.key) for row in store.leases()} == set(wanted)
+
+
+def test_a_transition_without_its_leases_writes_nothing(store: Store) -> None:
+    """All of those in the way are named; the run stays where and what it was."""
+    one, two = store.create_run(new_run()), store.create_run(new_run())
+    store.lease_all([("port", "1"), ("port", "2")], one)
+    wanted = [("slot", "r2"), ("port", "2"), ("port", "1")]
+    with pytest.raises(LeaseTaken, match="port 2 is leased by r1, port 1 is leased by r1") as taken:
+        store.transition(two, "queued", "staging", "{}", None, "s", at=1.0, take=wanted, label="x")
+    assert (taken.value.run_id, [row.key for row in taken.value.blocking]) == (two, ["2", "1"])
+    row = store.get_run(two)
+    assert row is not None
+    assert (row.state, row.label) == ("queued", None)
+    assert {row.run_id for row in store.leases()} == {one}
+    assert len(store.audit(two)) == 1
+
+
+def test_the_end_of_a_run_ends_its_leases_unless_something_is_left(store: Store) -> None:
+    """In the transaction of the end itself; a state before it changes nothing of them."""
+    one, two = store.create_run(new_run()), store.create_run(new_run())
+    for run_id in (one, two):
+        store.lease("port", str(run_id), run_id)
+        move(store, run_id, "queued", "running")
+    assert len(store.leases()) == 2
+    store.transition(one, "running", "finished", "{}", None, "done", at=1.0, left=[])
+    store.transition(two, "running", "finished", "{}", None, "done", at=1.0, left=["b:4711:9"])
+    assert store.leases() == [
+        LeaseRow("blocked", "b:4711:9", two),
+        LeaseRow("port", str(two), two),
+    ]
+
+
+def test_a_process_that_two_runs_name_blocks_the_first_of_them(store: Store) -> None:
+    """A shim may lie; the end of its run must be written all the same."""
+    one, two = store.create_run(new_run()), store.create_run(new_run())
+    for run_id in (one, two):
+        store.transition(run_id, "queued", "finished", "{}", None, "x", at=1.0, left=["b:4711:9"])
+    assert store.leases() == [LeaseRow("blocked", "b:4711:9", one)]
+
+
+def test_a_forgotten_run_holds_nothing(store: Store) -> None:
+    """What is left of it stays known, and who wanted it stands in the audit log."""
+    one, two = store.create_run(new_run()), store.create_run(new_run())
+    store.lease_all([("slot", "r1"), ("port", "1"), ("blocked", "b:4711:9")], one)
+    store.lease_all([("slot", "r2"), ("blocked", "b:4712:9")], two)
+    store.forget(one, 7.0, 0, '{"pids": [4711]}')
+    assert [row for row in store.leases() if row.run_id == one] == [
+        LeaseRow("forgotten", "b:4711:9", one)
+    ]
+    assert len(store.leases()) == 3
+    [_, entry] = store.audit(one)
+    assert (entry.at, entry.uid, entry.what, entry.detail_json) == (
+        7.0, 0, "forgot the blocked lease", '{"pids": [4711]}',
+    )  # fmt: skip
+    store.release(one)
+    assert {row.run_id for row in store.leases()} == {two}
 
 
 def test_secrets_are_kept_once_each(store: Store) -> None:

@@ -58,13 +58,56 @@ class FakeBundle:
             self._log.append("piece")
 
 
+class FakeDesk:
+    """The queue: says what it was asked, in the scheduler's list of calls."""
+
+    def __init__(self, calls: list[tuple[Any, ...]]) -> None:
+        self.calls = calls
+        self.failure: Exception | None = None
+
+    async def _note(self, *call: Any) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(call)
+        if self.failure is not None:
+            raise self.failure
+        return {"id": "r7", "state": "queued", "position": 1}
+
+    async def entries(self) -> list[dict[str, Any]]:
+        await self._note("entries")
+        return [{"id": "r7", "owner": "ann"}, {"id": "r8", "owner": "bob"}]
+
+    async def hold(self, run_id: int, peer: Peer) -> dict[str, Any]:
+        return await self._note("hold", run_id, peer)
+
+    async def release(self, run_id: int, peer: Peer) -> dict[str, Any]:
+        return await self._note("release", run_id, peer)
+
+    async def top(self, run_id: int, peer: Peer) -> dict[str, Any]:
+        return await self._note("top", run_id, peer)
+
+    async def extend(
+        self, run_id: int, by_s: float, peer: Peer, *, dry_run: bool
+    ) -> dict[str, Any]:
+        return await self._note("extend", run_id, by_s, peer, dry_run)
+
+    async def label(self, run_id: int, peer: Peer, label: str | None) -> dict[str, Any]:
+        return await self._note("label", run_id, peer, label)
+
+    async def drain(self, peer: Peer, *, is_draining: bool) -> dict[str, Any]:
+        await self._note("drain", peer, is_draining)
+        return {"draining": is_draining, "running": 1, "queued": 2}
+
+
 class FakeScheduler:
     """Run r7 of uid 1000; everything else does not exist."""
+
+    is_draining = False
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder if folder is not None else Path("/nonexistent")
         self.owner_uid = OWNER.uid
         self.calls: list[tuple[Any, ...]] = []
+        self.desk = FakeDesk(self.calls)
         self.finished = False
         self.pieces: list[bytes] = [b"abc", b"def"]
         self.log: list[str] = []
@@ -90,6 +133,7 @@ class FakeScheduler:
             "state": "queued",
             "position": 1,
             "expected_start": None,
+            "promised": False,
             "reason": None,
         }
 
@@ -132,6 +176,13 @@ class FakeScheduler:
         self.calls.append(("stop", run_id, peer))
         return {**self.full_status(), "state": "stopping"}
 
+    async def forget(self, run_id: int, peer: Peer) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(("forget", run_id, peer))
+        if self.failure is not None:
+            raise self.failure
+        return {"id": "r7", "pids": [4711, 4712]}
+
     @asynccontextmanager
     async def watch(
         self, run_id: int, after: int | None
@@ -154,6 +205,17 @@ class FakeScheduler:
         assert self.feed is not None
         self.finished = True
         self.feed.close()
+
+    async def plan(self, run_id: int) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(("plan", run_id))
+        return {
+            "id": "r7",
+            "state": "running",
+            "created_at": "2026-11-22T16:59:00Z",
+            "plan": PLAN,
+            "sha256": {"a": "0" * 64},
+        }
 
     def log_path(self, run_id: int, node: str | None) -> Path:
         return self.folder / ("runner.log" if node is None else f"{node}.out")

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -356,6 +356,9 @@ class FakeShim:
         self.begun = True
         return {"root": "/nodes"}
 
+    def _do_latest_end(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
     def _do_stage(self, request: dict[str, Any]) -> dict[str, Any]:
         source = self.sources.get(
             request["source"],
@@ -476,6 +479,10 @@ class FakeNode:
         self.process = process or Process(NO_PROCESS, TICKS, UID)
         self.on_token: Callable[[str], Awaitable[None]] | None = None
         self.closed = False
+        self.idle_s = 0.0
+
+    def was_idle(self, since_s: float) -> bool:
+        return self.idle_s >= since_s
 
     async def _meet(self, step: str, route: str) -> None:
         try:
@@ -655,6 +662,18 @@ async def until(holds: Callable[[], bool]) -> None:
     with trio.fail_after(10_000):
         while not holds():
             await trio.sleep(0.1)
+
+
+@contextlib.contextmanager
+def leftover(world: World) -> Iterator[subprocess.Popen[bytes]]:
+    """A real process that the ladder of every run from now on leaves behind."""
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        world.shim.left = [child.pid]
+        try:
+            yield child
+        finally:
+            world.shim.left = []
+            child.kill()
 
 
 async def drain(hub: Hub, into: list[dict[str, Any]]) -> None:

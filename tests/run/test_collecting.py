@@ -49,10 +49,13 @@ class Box:
         assert row is not None
         return row
 
-    async def collect(self, *, full: bool = False) -> tuple[str, dict[str, bytes]]:
+    async def collect(
+        self, *, full: bool = False, keep_destinations: bool = False
+    ) -> tuple[str, dict[str, bytes]]:
         """File name and members of the bundle, the top folder left away."""
         data = b""
-        async with open_run_bundle(self.host, self.row(), {"state": "x"}, full=full) as bundle:
+        options = {"full": full, "keep_destinations": keep_destinations}
+        async with open_run_bundle(self.host, self.row(), {"state": "x"}, **options) as bundle:
             name = bundle.name
             async for piece in bundle:
                 data += piece
@@ -120,7 +123,7 @@ async def test_bundle_that_is_left_half_read_leaves_nothing(tmp_path: Path, stor
     folder = box.started()
     Records(folder).marker("x" * 100_000)
     before = set(os.listdir("/proc/self/fd"))
-    async with open_run_bundle(box.host, box.row(), {}, full=True):
+    async with open_run_bundle(box.host, box.row(), {}, full=True, keep_destinations=True):
         pass
     assert set(os.listdir("/proc/self/fd")) == before
     folder.close()

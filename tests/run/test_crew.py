@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import tomllib
@@ -95,7 +96,7 @@ async def ground(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Ground]:
     made = Ground(tmp_path, store)
-    monkeypatch.setattr("soakd.crew.spawn_shim", made.spawn)
+    monkeypatch.setattr("soakd.shims.spawn_shim", made.spawn)
     yield made
     await made.clean()
 
@@ -126,7 +127,7 @@ async def launched(ground: Ground, crew: Crew, name: str = "a") -> Process:
     staging = Staging(crew, ground.plan, "r1")
     node = next(node for node in ground.plan.nodes if node.name == name)
     await staging.stage(node, None)
-    return await staging.launch(node, staging.node_env())
+    return await staging.launch(node, staging.node_env(node))
 
 
 def gone(process: Process) -> bool:
@@ -146,7 +147,7 @@ async def test_hired_shim_is_in_the_store_before_it_may_do_anything(ground: Grou
         return await spawn(**order)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("soakd.crew.spawn_shim", look)
+        patch.setattr("soakd.shims.spawn_shim", look)
         crew = ground.crew()
         assert not crew.is_connected
         await crew.hire(ground.folder, 1, ME)
@@ -347,6 +348,7 @@ async def test_what_cannot_be_staged_is_named(ground: Ground) -> None:
 # -- launching ---------------------------------------------------------------------------------
 
 
+@pytest.mark.safety
 async def test_launched_node_is_the_staged_program_in_its_own_folder(ground: Ground) -> None:
     """With a built environment and its output in the run's files."""
     ground.source("a", f"env > seen; pwd >> seen; {WAIT.replace('echo out', 'echo started')}")
@@ -372,6 +374,7 @@ async def test_program_that_cannot_be_executed_is_the_nodes_fault(ground: Ground
             await launched(ground, crew)
 
 
+@pytest.mark.safety
 async def test_wrapper_that_becomes_another_program_is_found_out(ground: Ground) -> None:
     """What answers on the port would not be what was submitted."""
     ground.source("a", "exec sleep 1000")
@@ -380,6 +383,57 @@ async def test_wrapper_that_becomes_another_program_is_found_out(ground: Ground)
         await wait_for(lambda: b"sleep" in Path(f"/proc/{process.pid}/cmdline").read_bytes())
         with pytest.raises(NodeError, match="runs in place of the staged rust-mule"):
             await staging.verify_running(ground.plan.nodes[0])
+
+
+@pytest.mark.safety
+async def test_wrapper_that_goes_to_another_folder_is_found_out(ground: Ground) -> None:
+    """Such as one that starts the program of the source folder, under the very same names."""
+    elsewhere = ground.sources / "other" / "mule-a"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "rust-mule").write_text("echo gone; sleep 1000\n")
+    # Not before the look that follows the launch, which would see it too.
+    ground.source("a", f"sleep 0.3; cd {elsewhere}; exec sh ./rust-mule")
+    async with begun(ground) as (crew, staging):
+        await launched(ground, crew)
+        await wait_for(lambda: "gone" in (ground.folder.path / "logs/a.out").read_text())
+        with pytest.raises(NodeError, match="left its own folder for .*/other/mule-a"):
+            await staging.verify_running(ground.plan.nodes[0])
+
+
+async def test_node_that_has_ended_is_nobody_to_be_verified(ground: Ground) -> None:
+    """The news of its end says why; the look that comes too late says nothing."""
+    ground.source("a", "exit 3")
+    async with begun(ground) as (crew, staging):
+        process = await launched(ground, crew)
+        await wait_for(lambda: gone(process))
+        await staging.verify_running(ground.plan.nodes[0])
+
+
+@pytest.mark.parametrize(
+    ("exe", "argv", "fits"),
+    [
+        ("/nodes/mule-a/rust-mule", ["./rust-mule"], True),
+        ("/usr/bin/python3", ["python3", "./rust-mule"], True),
+        ("/usr/bin/sleep", ["sleep", "9"], False),
+    ],
+)
+async def test_shim_of_the_first_release_proves_by_names(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, exe: str, argv: list[str], *, fits: bool
+) -> None:
+    """It outlives an upgrade of soakd and tells no inodes."""
+    async with begun(ground) as (crew, staging):
+
+        async def inspect(_verb: str, **_params: object) -> dict[str, Any]:
+            await trio.lowlevel.checkpoint()
+            return {"cwd": "/nodes/mule-a", "exe": exe, "argv": argv}
+
+        monkeypatch.setattr(crew.connection, "call", inspect)
+        if fits:
+            await staging.verify_running(ground.plan.nodes[0])
+        else:
+            with pytest.raises(NodeError, match="runs in place of the staged rust-mule"):
+                await staging.verify_running(ground.plan.nodes[0])
+        monkeypatch.undo()
 
 
 async def test_node_files_are_read_through_the_shim(ground: Ground) -> None:
@@ -441,6 +495,7 @@ async def test_dismissed_shim_that_refuses_is_put_down(ground: Ground) -> None:
     assert ground.spawned[0].process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.safety
 async def test_stopped_shim_is_put_down_with_its_nodes(ground: Ground) -> None:
     """SIGSTOP by its user is no way to keep a slot."""
     ground.source("a", DEAF)
@@ -491,6 +546,7 @@ async def test_force_on_a_silent_shim_ends_all_the_same(ground: Ground) -> None:
     await wait_for(lambda: gone(process))
 
 
+@pytest.mark.safety
 async def test_what_outlives_a_dead_shim_is_swept_by_evidence(ground: Ground) -> None:
     """Without a cgroup: a child of the node that left its session, and bears the nonce."""
     ground.source("a", f"setsid sh -c 'echo $$ > child; exec sleep 1000' & {WAIT}")
@@ -510,6 +566,46 @@ async def test_what_outlives_a_dead_shim_is_swept_by_evidence(ground: Ground) ->
     assert pid in crew.swept.killed
 
 
+async def test_shim_whose_leftovers_are_gone_ends_politely(ground: Ground) -> None:
+    """Nobody reads its news any more; asked over a new connection it ends by itself."""
+    ground.source("a")
+    crew = ground.crew()
+    await crew.hire(ground.folder, 1, ME)
+    async with heard(crew) as events:
+        await crew.begin(ground.folder, 600.0)
+        process = await launched(ground, crew)
+        await crew.call("stop", reason="test")
+        await wait_for(lambda: any(event["event"] == "stopped" for event in events))
+    await crew.close()
+    assert await crew.end_shim() == []
+    assert gone(process)
+    assert ground.spawned[0].process.returncode == 0
+    journal = (ground.folder.path / "shim.ndjson").read_text().splitlines()
+    assert json.loads(journal[-1])["event"] == "ended"
+    assert await crew.end_shim() == []
+
+
+async def test_shim_that_still_holds_something_is_ended_by_force(ground: Ground) -> None:
+    """It refuses to leave a node alone: both go."""
+    ground.source("a", DEAF)
+    crew = ground.crew()
+    await crew.hire(ground.folder, 1, ME)
+    async with heard(crew):
+        await crew.begin(ground.folder, 600.0)
+        process = await launched(ground, crew)
+    await crew.close()
+    assert await crew.end_shim() == []
+    await wait_for(lambda: gone(process))
+    assert ground.spawned[0].process.returncode == -signal.SIGKILL
+
+
+async def test_crew_without_a_shim_has_none_to_end(ground: Ground) -> None:
+    """After a reboot nothing is known."""
+    crew = ground.crew()
+    crew.recognise(ground.folder.shim_dir(), replace(ground.row(), boot_id="another"))
+    assert await crew.end_shim() == []
+
+
 # -- coming back -------------------------------------------------------------------------------
 
 
@@ -526,6 +622,7 @@ async def left_alone(ground: Ground) -> AsyncIterator[Process]:
     yield process
 
 
+@pytest.mark.safety
 async def test_next_soakd_rejoins_the_shim(ground: Ground) -> None:
     """By its identity in the store; the node lives on; the shim is ended though not our child."""
     async with left_alone(ground) as process:
@@ -553,6 +650,7 @@ async def test_next_soakd_rejoins_the_shim(ground: Ground) -> None:
         {"nonce": None},
     ],
 )
+@pytest.mark.safety
 async def test_nobody_else_is_taken_for_the_shim(ground: Ground, changes: dict[str, Any]) -> None:
     """Another boot, another process, another run: lost, and nothing is asked of it."""
     async with left_alone(ground) as process:

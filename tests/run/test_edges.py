@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from soakd.core.errors import HostError, first_known
 from soakd.host import Host
 from soakd.view import from_row
-from tests.run.kit import ME, World, hold, make_plan, until
+from tests.run.kit import ME, World, hold, leftover, make_plan, until
 from tests.run.test_run import leave
 from tests.run.test_scheduler import LONG, finished, scheduling
 
@@ -105,13 +105,7 @@ async def test_every_watcher_of_a_blocked_run_hears_its_end(
     world: World, autojump_clock: MockClock
 ) -> None:
     """The verdict is there, though something is left: `wait` need not wait for that."""
-    released = trio.Event()
-
-    async def wait_until_gone(_run: object) -> None:
-        await released.wait()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("soakd.run.Run.wait_until_gone", wait_until_gone)
+    with leftover(world) as child:
         async with scheduling(world) as scheduler:
             await scheduler.submit(ME, make_plan(duration_s=10.0), {})
             await until(lambda: world.row().state == "finished")
@@ -120,9 +114,8 @@ async def test_every_watcher_of_a_blocked_run_hears_its_end(
                     async with scheduler.watch(1, after) as events:
                         async for event in events:
                             if event["kind"] == "end":
+                                assert event["data"]["rung"]["pids"] == [child.pid]
                                 break
-            released.set()
-            await finished(scheduler, 1)
 
 
 async def test_slot_that_came_free_during_a_failed_cancellation_is_given(

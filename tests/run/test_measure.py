@@ -216,6 +216,31 @@ async def test_unknown_publisher_does_not_spoil_the_snapshots(
     assert (record["outcome"], record["publisher_listed"]) == ("hit", None)
 
 
+async def test_a_miss_of_a_publisher_whose_table_is_silent_is_an_error(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """It said queued and did nothing; a hit is not doubted."""
+    bench.net.fates = ["miss", "hit"]
+    bench.net.fails["a", "sources"] = no_answer("cannot read the table of a: HTTP 504")
+    await bench.measure(rounds=2).run(running(None))
+    assert bench.outcomes() == ["error", "hit"]
+    assert bench.ear.failures == [(1, "snapshot", "cannot read the table of a: HTTP 504")]
+    first = json.loads((bench.folder.path / "logs/rounds.ndjson").read_text().splitlines()[0])
+    assert first["cause"] == "node_idle:a"
+
+
+@pytest.mark.parametrize("node", ["a", "b"])
+async def test_a_miss_with_a_loop_that_began_anew_is_an_error(
+    bench: Bench, autojump_clock: MockClock, node: str
+) -> None:
+    """Only of the round in which it did."""
+    bench.net.fates = ["miss"]
+    bench.nodes[node].idle_s = boot_now() + 30
+    await bench.measure(rounds=2).run(running(None))
+    assert bench.outcomes() == ["error", "miss"]
+    assert f"node {node}" in bench.ear.failures[0][2]
+
+
 async def test_failed_round_is_told_and_logged(bench: Bench, autojump_clock: MockClock) -> None:
     """Once, with its step and the node's words."""
     bench.net.fails["a", "publish"] = no_answer("cannot publish: HTTP 500")

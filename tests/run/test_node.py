@@ -21,6 +21,7 @@ from soakd.core.errors import HostError, NodeError, SoakError
 from soakd.core.plan import NodePlan
 from soakd.drivers.rust_mule import NodeConfig
 from soakd.edge import ports
+from soakd.edge.clock import boot_now
 from soakd.edge.node_api import NodeApi
 from soakd.edge.pidfds import start_ticks
 from soakd.node import RESOURCE_SAMPLE_S, LiveNode, Process
@@ -165,10 +166,11 @@ async def test_hanging_node_is_a_bad_answer_in_time(
         await trio.sleep_forever()
         raise AssertionError
 
-    scripted.node._http._transport = httpx.MockTransport(hang)
+    scripted.node._http._lanes[0].transport = httpx.MockTransport(hang)
     begun_s = trio.current_time()
     answer = await scripted.node.readiness()
     assert isinstance(answer, readiness.Bad)
+    assert "no whole answer within 12 s" in answer.text
     assert trio.current_time() - begun_s <= 12.1
 
 
@@ -244,6 +246,46 @@ async def test_a_replaced_token_is_an_event_without_its_value(
     assert scripted.kept == [TOKEN, fresh]
 
 
+async def test_a_replaced_token_is_told_once_though_two_calls_meet_it(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """The sampler and a round, refused at the same time, read the same new one."""
+    scripted.answer = lambda _: status(1)
+    await scripted.node.status()
+    scripted.token = b"cd" * 32
+    scripted.answer = lambda _: httpx.Response(403)
+    with trio.move_on_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scripted.node.watch_status)
+            with pytest.raises(NodeError):
+                await scripted.node.status()
+            await trio.sleep_forever()
+    assert [kind for kind, _, _ in scripted.sink.events] == ["token_replaced"]
+    assert scripted.kept == [TOKEN, "cd" * 32]
+
+
+async def test_the_sampler_that_hangs_makes_no_round_wait(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """It has a connection of its own: a round's time is made of the round's calls."""
+
+    async def hang(_request: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    scripted.answer = lambda _: httpx.Response(200, json={"sources": []})
+    scripted.node._http._lanes[1].transport = httpx.MockTransport(hang)
+    begun_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scripted.node.watch_status)
+        await trio.sleep(1)
+        await scripted.node.sources("0" * 32)
+        assert trio.current_time() - begun_s < 1.5
+        await trio.sleep(12)
+        nursery.cancel_scope.cancel()
+    assert [route for _, route, code in scripted.sink.calls if code is not None] == ["/status"]
+
+
 # -- watching ----------------------------------------------------------------------------------
 
 
@@ -274,6 +316,22 @@ async def test_service_loop_that_began_anew_is_noticed(
     data = {"uptime_before_s": 104, "uptime_s": 3}
     assert sink.events == [("sam_session_recreated", "a", data)]
     assert len(sink.samples) == 4
+
+
+async def test_a_node_knows_since_when_its_loop_has_run(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """It was idle while it stalls, and at the moment of a new beginning."""
+    begun_s = trio.current_time()
+    scripted.answer = lambda _: status(5)
+    assert not scripted.node.was_idle(boot_now())
+    await watch(scripted, 20)
+    assert scripted.node.was_idle(boot_now())
+    uptimes = iter([6, 1, 2])
+    scripted.answer = lambda _: status(next(uptimes))
+    await watch(scripted, 5)
+    assert scripted.node.was_idle(begun_s)
+    assert not scripted.node.was_idle(boot_now() + 0.1)
 
 
 async def test_loop_that_stands_still_is_noticed_once(
@@ -363,6 +421,7 @@ MYSELF = Process(os.getpid(), start_ticks(os.getpid()) or 0, UID)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+@pytest.mark.safety
 async def test_token_goes_to_the_nodes_own_listener(host: str) -> None:
     """Proven by the kernel's tables, on either loopback address."""
     async with listening("127.0.0.1" if host == "localhost" else host) as listener:
@@ -372,6 +431,7 @@ async def test_token_goes_to_the_nodes_own_listener(host: str) -> None:
     assert f"Bearer {TOKEN}".encode() in listener.got
 
 
+@pytest.mark.safety
 async def test_foreign_process_on_the_port_gets_no_token() -> None:
     """It is named, and hears not a byte."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]) as child:
@@ -390,6 +450,7 @@ async def test_foreign_process_on_the_port_gets_no_token() -> None:
     assert listener.got == b""
 
 
+@pytest.mark.safety
 async def test_listener_of_another_user_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even with the node's own socket: a fork of it under another uid is not the node."""
     async with listening() as listener:

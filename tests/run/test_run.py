@@ -16,6 +16,7 @@ import structlog
 import trio
 from trio.testing import MockClock
 
+from soakd.blocked import BlockedRun
 from soakd.core import run_state
 from soakd.core.errors import HostError, NodeError
 from soakd.core.model import Cause
@@ -412,16 +413,21 @@ async def test_shim_that_dies_takes_the_run_with_it(
     assert trio.current_time() < 50_000 + 60
 
 
+@pytest.mark.parametrize(
+    ("reason", "code", "verdict"),
+    [("SIGTERM", "shim_told", "aborted"), ("latest_end", "shim_stopped", "harness_error")],
+)
 async def test_shim_that_stops_by_itself_ends_the_run(
-    world: World, autojump_clock: MockClock
+    world: World, autojump_clock: MockClock, reason: str, code: str, verdict: str
 ) -> None:
-    """SIGTERM to the shim, or its own latest end: soakd follows instead of measuring on."""
+    """A signal to the shim, or its own latest end: soakd follows instead of measuring on."""
     run = world.new_run(make_plan(duration_s=1000.0))
     async with living(run):
         await state_reached(run, "running")
-        await world.shim.send(event="stopping", reason="SIGTERM")
+        await world.shim.send(event="stopping", reason=reason)
     cause = json.loads(world.row().cause_json or "")
-    assert (cause["code"], "SIGTERM" in cause["text"]) == ("shim_stopped", True)
+    assert (cause["code"], reason in cause["text"]) == (code, True)
+    assert world.row().verdict == verdict
 
 
 async def test_silent_shim_is_killed_before_the_run_ends(
@@ -440,11 +446,12 @@ async def test_silent_shim_is_killed_before_the_run_ends(
 async def test_leftovers_of_the_ladder_are_named_and_waited_for(
     world: World, autojump_clock: MockClock
 ) -> None:
-    """Their pids stay in `status`; slot and shim are kept until the last of them is gone."""
+    """Their pids stay in `status`; the shim is kept until the last of them is gone."""
     gone = trio.Event()
+    shown: list[tuple[int, ...]] = []
 
     async def wait() -> None:
-        await run.wait_until_gone()
+        await blocked.wait_until_gone(lambda: shown.append(blocked.pids))
         gone.set()
 
     with subprocess.Popen(["sleep", "1000"]) as child:
@@ -454,6 +461,8 @@ async def test_leftovers_of_the_ladder_are_named_and_waited_for(
             await hold(run)
             assert run.status()["rung"] == {"rung": "blocked", "pids": [child.pid]}
             assert "end" not in world.shim.verbs()
+            blocked = BlockedRun(world.host, run.id, run.plan, run.crew, run.left)
+            assert blocked.pids == (child.pid,)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait)
                 await trio.sleep(100)
@@ -463,7 +472,9 @@ async def test_leftovers_of_the_ladder_are_named_and_waited_for(
                 await until(gone.is_set)
         finally:
             child.kill()
-    assert world.shim.process.returncode is not None
+    assert shown == [()]
+    assert world.shim.verbs()[-1] == "end"
+    assert world.shim.process.returncode == 0
 
 
 @pytest.mark.parametrize("left", [[0], [1], [-1], [1 << 70], [True], ["7"], [None], [[]]])
@@ -474,8 +485,8 @@ async def test_leftovers_that_no_shim_may_name_block_nothing(
     world.shim.left = left
     run = world.new_run()
     await hold(run)
-    with trio.fail_after(100):
-        await run.wait_until_gone()
+    assert run.left == ()
+    assert world.host.store.leases() == []
     assert world.row().state == "finished"
 
 
@@ -677,7 +688,7 @@ async def test_what_a_sweep_could_not_kill_keeps_the_slot(
             async with living(run):
                 await state_reached(run, "running")
                 await world.shim.vanish()
-            assert [pid for pid, _ in run.observer.left] == [child.pid]
+            assert [pid for pid, _ in run.left] == [child.pid]
             assert "leftovers" in world.events()
         finally:
             child.kill()
@@ -1146,7 +1157,7 @@ async def test_first_rung_of_the_store_is_the_intent(
         return await spawn(**order)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("soakd.crew.spawn_shim", look)
+        patch.setattr("soakd.shims.spawn_shim", look)
         await hold(run)
     assert at_spawn == [(1, world.shim.nonce, None)]
     assert isinstance(world.shim.process, FakeProcess)

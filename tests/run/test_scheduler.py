@@ -112,25 +112,6 @@ async def test_ports_are_leased_to_one_run_at_a_time(
     assert world.row(2).verdict == "passed"
 
 
-async def test_leftovers_keep_the_slot(world: World, autojump_clock: MockClock) -> None:
-    """A blocked lease: the next run does not start beside them."""
-    async with scheduling(world) as scheduler:
-        released = trio.Event()
-
-        async def wait_until_gone(_run: object) -> None:
-            await released.wait()
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("soakd.run.Run.wait_until_gone", wait_until_gone)
-            await scheduler.submit(ME, make_plan(duration_s=10.0), {})
-            await scheduler.submit(ME, make_plan(duration_s=10.0), {})
-            await until(lambda: world.row().state == "finished")
-            await trio.sleep(100)
-            assert world.row(2).state == "queued"
-            released.set()
-            await finished(scheduler, 2)
-
-
 # -- stops and cancels -------------------------------------------------------------------------
 
 
@@ -540,7 +521,7 @@ async def test_collect_passes_the_status_and_the_wish_on(
             async with scheduler.collect(9, full=True, keep_destinations=False):
                 pass
     assert [item[0] for item in given] == [1, 2]
-    assert given[1] == (2, "queued", {"full": True})
+    assert given[1] == (2, "queued", {"full": True, "keep_destinations": False})
 
 
 async def test_stored_plans_are_those_submitted(world: World, autojump_clock: MockClock) -> None:

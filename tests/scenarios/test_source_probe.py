@@ -42,7 +42,7 @@ class Game:
             spec(**changes), FakeNode("a", net), FakeNode("b", net), self.snapshot, self.phase
         )
 
-    async def snapshot(self) -> None:
+    async def snapshot(self, _doubts: bool) -> None:  # noqa: FBT001
         await self.net.meet("ab", "snapshot")
         self.snapshots += 1
         if self.snapshot_error is not None:

@@ -76,6 +76,7 @@ async def test_failing_loop_stops_the_nodes_in_order(
     assert "RuntimeError: a bug" in (short_dir / "runner.out").read_text()
 
 
+@pytest.mark.safety
 async def test_loop_that_keeps_failing_takes_its_nodes_along(
     short_dir: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ os.dup2(full, json.loads(sys.argv[1])["fds"]["journal"])
 """
 
 
+@pytest.mark.safety
 async def test_full_disk_does_not_end_the_holder_of_the_nodes(
     short_dir: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ async def test_hello_says_who_and_what(shim: RunningShim) -> None:
     assert (hello["nodes"], hello["stopping"], hello["journal_seq"]) == ({}, None, 0)
 
 
+@pytest.mark.safety
 async def test_shim_without_begin_leaves_no_trace(shim: RunningShim) -> None:
     """EOF on stdin before begin: exit 0, no journal, no folder."""
     await shim.spawned.stdin.aclose()
@@ -75,6 +76,7 @@ async def test_bad_requests_are_answered_and_survived(shim: RunningShim) -> None
         assert refused.value.code == code, verb
 
 
+@pytest.mark.safety
 async def test_node_runs_alone_in_a_clean_session(shim: RunningShim) -> None:
     """Own session, three descriptors, default signals, no core, only the given environment."""
     script = (
@@ -104,6 +106,7 @@ async def test_node_runs_alone_in_a_clean_session(shim: RunningShim) -> None:
     ]
 
 
+@pytest.mark.safety
 async def test_launch_proves_what_was_executed(shim: RunningShim) -> None:
     """A binary's exe is the staged inode; a script's is its interpreter."""
     await shim.begin()
@@ -117,10 +120,13 @@ async def test_launch_proves_what_was_executed(shim: RunningShim) -> None:
     assert (made["file_ino"], made["cwd_ok"], made["script"]) == (staged.st_ino, True, False)
     assert process_ticks(made["pid"]) == made["ticks"]
     seen = await shim.call("inspect", node="a")
+    proof = {key: made[key] for key in ("exe_dev", "exe_ino", "file_dev", "file_ino", "cwd_ok")}
     assert seen == {
         "cwd": str(shim.nodes / "mule-a"),
         "exe": str(shim.nodes / "mule-a/rust-mule"),
         "argv": ["./rust-mule", "100"],
+        "script": False,
+        **proof,
     }
     await shim.stage(harness.program(shim.folder / "t", NAP), "b")
     other = await shim.launch("b")
@@ -186,6 +192,7 @@ async def test_launch_refuses_what_is_not_the_staged_program(shim: RunningShim) 
     ("script", "ended"),
     [("exit 3", {"code": 3}), ("kill -SEGV $$", {"signal": int(signal.SIGSEGV)})],
 )
+@pytest.mark.safety
 async def test_own_exit_is_reported_and_left_to_soakd(
     shim: RunningShim, script: str, ended: dict[str, int]
 ) -> None:
@@ -230,6 +237,7 @@ async def test_flood_on_stderr_is_kept_whole_and_told_in_part(shim: RunningShim)
     assert len([e for e in told if e["line"]]) + sum(e.get("dropped", 0) for e in told) == 3001
 
 
+@pytest.mark.safety
 async def test_shim_gone_means_node_gone(shim: RunningShim) -> None:
     """SIGKILL of the shim takes the node with it and frees the lock."""
     made = await shim.run_program(NAP)
@@ -294,6 +302,7 @@ async def test_signal_before_begin_just_ends_it(shim: RunningShim) -> None:
     assert shim.journal == []
 
 
+@pytest.mark.safety
 async def test_orphaned_shim_stops_its_node_and_ends(shim: RunningShim) -> None:
     """Nobody connected for the grace: ladder, reason in the journal, exit."""
     await shim.begin(orphan_grace_s=0.1)
@@ -307,6 +316,7 @@ async def test_orphaned_shim_stops_its_node_and_ends(shim: RunningShim) -> None:
     assert shim.journal[-2]["left"] == []
 
 
+@pytest.mark.safety
 async def test_latest_end_stops_the_node_but_not_the_shim(shim: RunningShim) -> None:
     """The latest end can be moved; once reached, nodes go and the shim still answers."""
     await shim.run_program(NAP)

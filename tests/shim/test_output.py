@@ -16,6 +16,8 @@ from soakd.shim.output import Output, Outputs
 from tests.shim import harness
 from tests.shim.harness import RunningShim
 
+pytestmark = pytest.mark.safety
+
 MIB = 1024 * 1024
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 

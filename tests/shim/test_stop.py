@@ -10,7 +10,7 @@ import trio
 from soakd.edge.shim_client import process_ticks
 from tests.shim.harness import RunningShim
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.safety]
 
 
 async def stop(shim: RunningShim) -> None:

@@ -18,7 +18,7 @@ from tests.shim import harness, scene
 from tests.shim.harness import RunningShim
 from tests.shim.scene import BARE, Scene, alive
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.safety]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has other uids")
 
 

@@ -47,4 +47,16 @@ def test_shutdown_says_what_happens(soakd: FakeSoakd, soakctl: Soakctl, capsys: 
 def test_what_to_do_must_be_said(soakctl: Soakctl, capsys: Capture) -> None:
     """A usage error names the choices."""
     assert soakctl("daemon") == 2
-    assert "{info,shutdown}" in capsys.readouterr().err
+    assert "{info,drain,resume,shutdown}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "word"), [("drain", "no run is started"), ("resume", "runs are")])
+def test_drain_and_resume_say_what_holds_now(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, verb: str, word: str
+) -> None:
+    """And what goes on, or waits, all the same."""
+    soakd.handlers[f"daemon.{verb}"] = {"draining": verb == "drain", "running": 1, "queued": 2}
+    assert soakctl("daemon", verb) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(word)
+    assert said.endswith("; 1 running, 2 queued\n")

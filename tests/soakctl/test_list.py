@@ -25,6 +25,16 @@ def test_runs_are_a_table(soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture) -
     assert soakd.calls == [("run.list", {"all": True})]
 
 
+def test_what_is_left_of_a_run_is_behind_its_verdict(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """It keeps others waiting: whoever looks for the reason finds it here."""
+    rung = {"rung": "blocked", "pids": [4711, 4712]}
+    soakd.handlers["run.list"] = {"runs": [finished("aborted", rung=rung)]}
+    assert soakctl("list") == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("  aborted, blocked by pids 4711 4712")
+
+
 def test_an_empty_list_says_how_to_begin(
     soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
 ) -> None:

@@ -229,3 +229,62 @@ def test_a_bad_plan_file_is_78(
     err = capsys.readouterr().err
     assert words in err or "the plan is not valid" in err
     assert "Traceback" not in err
+
+
+def test_a_promise_is_told_from_an_estimate(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, folders: dict[str, Path]
+) -> None:
+    """Only the head of the queue has one."""
+    times = {"expected_start": "2026-11-22T20:00:00.5Z", "reason": "slots"}
+    for promised, word in ((True, "promised to start by"), (False, "estimated start")):
+        soakd.handlers["run.start"] = STARTED | times | {"promised": promised}
+        assert soakctl("start", "2h") == 0
+        shown = capsys.readouterr().out
+        assert shown == (
+            f"r7 queued · position 1 · waits for: slots · {word} 2026-11-22 20:00:00Z\n"
+        )
+
+
+def test_ports_may_be_left_to_soakd(
+    soakd: FakeSoakd, soakctl: Soakctl, folders: dict[str, Path]
+) -> None:
+    """A flag of its own, since everybody wants it."""
+    soakd.handlers["run.start"] = STARTED
+    assert soakctl("start", "2h", "--ports", "auto") == 0
+    assert _request(soakd)["plan"]["ports"] == "auto"
+
+
+def test_again_is_the_same_plan_under_a_new_tag(
+    soakd: FakeSoakd, soakctl: Soakctl, folders: dict[str, Path]
+) -> None:
+    """With the label, and the programs as they are now."""
+    soakd.handlers["run.start"] = STARTED
+    assert soakctl("start", "2h", "--label", "nightly") == 0
+    first = _request(soakd)
+    (folders["a"] / "rust-mule").write_text("#!/bin/sh\n# new\n")
+    soakd.handlers["run.plan"] = {"id": "r7", "plan": first["plan"], "sha256": first["sha256"]}
+    assert soakctl("start", "--again", "r7") == 0
+    assert soakd.calls[1] == ("run.plan", {"run": "r7"})
+    again = soakd.calls[2][1]
+    tag = again["plan"]["run_tag"]
+    assert tag != first["plan"]["run_tag"]
+    assert again["plan"] == first["plan"] | {"run_tag": tag}
+    assert again["sha256"]["a"] != first["sha256"]["a"]
+    assert again["sha256"]["b"] == first["sha256"]["b"]
+
+
+def test_again_checks_the_folders_and_takes_nothing_else(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, folders: dict[str, Path]
+) -> None:
+    """Whoever wants another plan says so in a plan of their own."""
+    soakd.handlers["run.start"] = STARTED
+    assert soakctl("start", "2h") == 0
+    soakd.handlers["run.plan"] = {"id": "r7", "plan": _request(soakd)["plan"], "sha256": {}}
+    (folders["a"] / "rust-mule").unlink()
+    assert soakctl("start", "--again", "r7") == 78
+    assert "node a: cannot use" in capsys.readouterr().err
+    assert soakctl("start", "4h", "--again", "r7", "--latest") == 2
+    assert "cannot use --again with duration, latest" in capsys.readouterr().err
+    soakd.handlers["run.plan"] = {"id": "r7", "plan": {"colour": 1}, "sha256": {}}
+    assert soakctl("start", "--again", "r7") == 78
+    assert [method for method, _ in soakd.calls].count("run.start") == 1

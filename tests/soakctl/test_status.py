@@ -89,6 +89,20 @@ def test_a_simulation_a_gap_a_rung_and_a_lost_link_are_named(
     assert "  stopping  SIGINT to 4711 4712\n" in out
 
 
+def test_what_is_left_of_a_finished_run_is_in_its_headline(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """And soakd's note says what it keeps and how to get rid of it."""
+    note = "process 4711 could not be killed; ... an admin says `soakctl forget r7`"
+    rung = {"rung": "blocked", "pids": [4711]}
+    soakd.handlers["run.status"] = finished("aborted", "stopped by ann", rung=rung, notes=[note])
+    assert soakctl("status", "r7") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "r7 finished · aborted: stopped by ann · blocked by pid 4711"
+    assert f"  note      {note}" in lines
+    assert not [line for line in lines if line.startswith("  stopping")]
+
+
 def test_another_users_run_shows_what_there_is(
     soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
 ) -> None:

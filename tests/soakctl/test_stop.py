@@ -82,7 +82,7 @@ def test_a_finished_run_is_not_asked_again(
 
 
 def test_another_users_run_is_77(soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture) -> None:
-    """With who may."""
+    """In soakd's words."""
     refused = _stoppable(soakd)
 
     def refuse(*_: object) -> None:
@@ -91,7 +91,4 @@ def test_another_users_run_is_77(soakd: FakeSoakd, soakctl: Soakctl, capsys: Cap
 
     soakd.handlers["run.stop"] = refuse
     assert soakctl("stop", "r7") == 77
-    assert capsys.readouterr().err == (
-        "soakctl: cannot stop r7: it belongs to bob\n"
-        "  only the owner of a run or an admin may do this\n"
-    )
+    assert capsys.readouterr().err == "soakctl: cannot stop r7: it belongs to bob\n"

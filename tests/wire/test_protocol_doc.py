@@ -28,7 +28,17 @@ RESULTS: dict[str, Any] = {
     "run.watch": results.WatchResult,
     "run.logs": results.LogsResult,
     "run.collect": results.CollectResult,
+    "run.plan": results.PlanResult,
+    "run.extend": results.ExtendResult,
+    "run.label": results.LabelResult,
+    "run.forget": results.ForgetResult,
+    "queue.list": results.QueueResult,
+    "queue.hold": results.PlaceResult,
+    "queue.release": results.PlaceResult,
+    "queue.top": results.PlaceResult,
     "daemon.info": results.DaemonInfo,
+    "daemon.drain": results.DrainResult,
+    "daemon.resume": results.DrainResult,
     "daemon.shutdown": None,
 }
 

@@ -14,6 +14,7 @@ from soakd.edge.shim_client.connection import (
     connect_shim,
 )
 from soakd.edge.shim_client.identity import ShimIdentity, process_ticks, shim_lock_is_free
+from soakd.edge.shim_client.last_words import LastWords, NodeEnd, last_words, read_last_words
 from soakd.edge.shim_client.python import build_zip, find_shim_python, shim_zip
 from soakd.edge.shim_client.spawn import Credentials, ShimFds, SpawnedShim, spawn_shim
 from soakd.edge.shim_client.sweep import SweepOrder, Swept, staged_programs, sweep_run
@@ -23,6 +24,8 @@ __all__ = [
     "RUNGS",
     "RUN_ROOT_MARKER",
     "Credentials",
+    "LastWords",
+    "NodeEnd",
     "ShimConnection",
     "ShimFds",
     "ShimIdentity",
@@ -34,7 +37,9 @@ __all__ = [
     "build_zip",
     "connect_shim",
     "find_shim_python",
+    "last_words",
     "process_ticks",
+    "read_last_words",
     "shim_lock_is_free",
     "shim_zip",
     "spawn_shim",

@@ -1,0 +1,85 @@
+"""Nodes that misbehave before they are ready: the wait for them ends in time and says why."""
+
+from __future__ import annotations
+
+import faulthandler
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.box import Box
+from tests.e2e.misbehaviour import SETTINGS, Campaign, Case
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.safety]
+
+READY_S = 22.0
+"""A start under load and one call to its end: then an answer is known of a node that hangs."""
+# What the last answer was, in words of the evidence.
+FAULTS = {
+    "hang": "no whole answer within 12 s",
+    "hang-up": "unanswered",
+    "http:500": "HTTP 500",
+    "http:404": "HTTP 404",
+    "http:503": "503",
+    "garbage": "this is not what you asked for",
+    "empty": "is not JSON",
+    "wrong-json": "surprise",
+    "deep-json": "[[[[",
+    "truncated-json": "is not JSON",
+    "cut": "complete message",
+    "endless-headers": "the headers have no end within 16384 bytes",
+    "endless-body": "more than 1048576 bytes",
+    "gzip-bomb": "gzip",
+    "big-body": "more than 1048576",
+    "drip": "no whole answer within 12 s",
+    "drip-head": "no whole answer within 12 s",
+    "redirect": "HTTP 302",
+    "listener-closed": "nobody listens",
+    "stop": "nobody listens",
+}
+
+
+def _order(fault: str) -> str:
+    kind, _, argument = fault.partition(":")
+    return f"{kind}@start" + (f":{argument}" if argument else "")
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
+    """Yield a soak of each fault, ended."""
+    faulthandler.cancel_dump_traceback_later()
+    box = Box(tmp_path_factory.mktemp("early"), {})
+    (box.folder / "soakd.toml").write_text(SETTINGS)
+    try:
+        box.serve()
+        campaign = Campaign(box)
+        cases = [Case(fault, (_order(fault),), from_start=True) for fault in FAULTS]
+        campaign.play_from_start(cases, READY_S)
+        yield campaign
+    finally:
+        box.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_node_that_misbehaves_from_its_start_is_never_ready(
+    campaign: Campaign, fault: str
+) -> None:
+    """Failed in time, by the node's fault, with its last answer; never a crash of the run."""
+    soak = campaign.soaks[fault]
+    final = soak.final
+    assert (final["result"], final["verdict"]) == ("failed", "failed"), final["why"]
+    assert final["cause"]["code"] == "ready_timeout"
+    assert f"not ready after {READY_S:g} s" in final["cause"]["text"]
+    # The word for a is its own last one: it may have got ready since.
+    text = final["cause"]["text"]
+    told = re.search(r"; the last answers: a: (?:ready|503, it warms up), b: (.+)", text)
+    assert told is not None, text
+    assert FAULTS[fault] in told[1]
+    assert final["rounds"]["total"] == 0
+
+
+def test_nothing_is_left_of_nodes_that_never_got_ready(campaign: Campaign) -> None:
+    """And soakd has not crashed in any of them."""
+    assert campaign.left() == []
+    assert "Traceback" not in campaign.box.log().read_text()
