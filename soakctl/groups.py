@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from soakctl import plan_file
 from soakctl.client import Client
 from soakctl.displays import display_for
 from soakctl.failures import Failure, exit_of_verdict
@@ -14,7 +15,7 @@ from soakctl.render import MISSING, rate, safe, table
 from soakctl.session import Session
 from soakctl.shapes import Status
 from soakctl.watching import Display, Follower, Silent
-from soakd.core.plan import Plan, parse_plan
+from soakd.core.plan import Plan
 from soakd.core.plan_file_matrix import differences, in_group, value_text
 
 # What a group is worth in a script: whatever is wrong with the program comes first, and a run that
@@ -128,7 +129,7 @@ def show(session: Session, runs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _plan(client: Client, run: str) -> Plan:
-    return parse_plan(client.call("run.plan", {"run": run})["plan"])
+    return plan_file.of_run(client.call("run.plan", {"run": run}))
 
 
 def _value(value: object) -> str:

@@ -70,6 +70,8 @@ def check_facts(file: PlanFile, start: Start) -> Iterator[tuple[str, str]]:
     if file.group is not None:
         yield "runs", f"{len(plans)}, as group {file.group}"
         yield from (("", str(plan.label)) for plan in plans)
+        if any(plan.run_root for plan in plans):
+            yield "run_root", "shared by them: its node folders will be those of the latest run"
     yield from _ports(file)
     each = [_disk_bytes(plan) for plan in plans]
     rate = f"{NODE_BYTES_PER_HOUR / 1e6:g} MB an hour and node until soakd has measured it"

@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from soakctl.failures import Failure
 from soakctl.folders import check_folders
 from soakd.core.errors import UserError
-from soakd.core.plan import Plan
+from soakd.core.plan import Plan, parse_plan
 from soakd.core.plan_file import MAX_CHARS, PlanFile, PlanFileError, read_plan_file
 
 STDIN = "-"
@@ -48,6 +48,22 @@ def read(path: str, flags: Mapping[str, object]) -> PlanFile:
         _, of_folders = _check(error.plans, error.sources)
         problems = sorted([*of_plan, *of_folders], key=lambda problem: _line_of(problem, name))
         raise Failure(error.code, _NOT_VALID, problems=problems) from error
+
+
+def of_run(answer: Mapping[str, Any]) -> Plan:
+    """Gives the plan of a run from soakd's answer.
+
+    Raises:
+        Failure: this soakctl is older than soakd and does not know what it says.
+    """
+    try:
+        return parse_plan(answer["plan"])
+    except UserError as error:
+        raise Failure(
+            "version",
+            f"cannot read the plan of {answer.get('id')}: {error.message}",
+            advice=["use the soakctl installed with that soakd"],
+        ) from error
 
 
 def invalid_plan(error: UserError) -> Failure:

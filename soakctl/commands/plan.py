@@ -12,7 +12,6 @@ from soakctl.failures import Failure
 from soakctl.plan_check import check_facts, check_json, expected_start, resolved
 from soakctl.render import safe, utc
 from soakctl.session import Session
-from soakd.core.plan import parse_plan
 from soakd.core.plan_file_write import plan_to_toml
 
 _EPILOG = """\
@@ -46,7 +45,7 @@ def _show(session: Session, run_id: str | None) -> int:
     if session.json:
         session.emit(answer)
         return 0
-    plan = parse_plan(answer["plan"])
+    plan = plan_file.of_run(answer)
     lines = [f"# {safe(answer['id'])}, submitted {utc(answer['created_at'])}"]
     for name, digest in answer["sha256"].items():
         changed = ", or what it was later: latest = true" if plan.latest else ""

@@ -318,3 +318,24 @@ def test_show_without_a_run_means_the_latest(
     assert soakctl("--json", "plan", "show") == 0
     assert json.loads(capsys.readouterr().out) == ANSWER
     assert soakd.calls == [("run.plan", {"run": None})]
+
+
+def test_a_plan_of_a_newer_soakd_is_no_fault_of_anybody(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """It has keys that this soakctl does not know: one of the two is to be upgraded."""
+    newer = {**ANSWER, "plan": {**PLAN, "moon_phase": "full"}}
+    soakd.handlers["run.plan"] = newer
+    assert soakctl("plan", "show", "r7") == 5
+    err = capsys.readouterr().err
+    assert "cannot read the plan of r7: cannot use the plan: moon_phase" in err
+    assert "use the soakctl installed with that soakd" in err
+
+
+def test_a_folder_that_a_group_shares_is_named(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, plan_path: Path
+) -> None:
+    """Each run of it takes over what the one before left there."""
+    soakd.handlers["queue.list"] = EMPTY
+    assert soakctl("plan", "check", "night.toml", "--set", "run_root=/srv/soak") == 0
+    assert facts(capsys.readouterr().out)["run_root"].startswith("shared by them")
