@@ -14,8 +14,8 @@ from soakd.core.errors import UserError
 from soakd.core.plan import parse_plan, plan_to_dict
 
 _OTHERS = (
-    "duration", "rounds", "label", "plan", "set", "latest", "keep_config", "gate", "node_env",
-    "ports",
+    "DURATION", "--rounds", "--label", "--plan", "--set", "--latest", "--keep-config", "--gate",
+    "--node-env", "--ports",
 )  # fmt: skip
 
 
@@ -26,10 +26,14 @@ def again_requests(session: Session, options: argparse.Namespace) -> Requests:
         Failure: other flags are given, there is no such run, it is somebody else's, or the folders
             are not ready.
     """
-    given = [name for name in _OTHERS if getattr(options, name)]
+    given = [
+        name for name in _OTHERS if getattr(options, name.lower().strip("-").replace("-", "_"))
+    ]
     if given:
         raise Failure(
-            "usage", f"cannot use --again with {', '.join(given)}: it takes the plan as it was"
+            "usage",
+            f"cannot use --again with {', '.join(given)}: it takes the plan as it was",
+            advice=[f"write it to a file and change it there: soakctl plan show {options.again}"],
         )
     with session.connect() as client:
         known = client.call("run.plan", {"run": options.again})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from contextlib import suppress
 
 from soakctl.failures import Failure
 
@@ -81,27 +82,29 @@ class BundleFile:
                 advice=["nothing was written; try again, and report it if it stays so"],
             )
 
-    def keep(self, name: str) -> str:
-        """Makes it durable and gives it its name.
+    def keep(self, *names: str) -> str:
+        """Makes it durable and gives it the first of these names that is free.
 
         Returns:
             The path of the finished file.
 
         Raises:
-            Failure: there is a file of that name, or the disk is full.
+            Failure: there are files of all these names, or the disk is full.
         """
-        target = os.path.join(self._folder, name)
+        target = os.path.join(self._folder, names[0])
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            _rename_new(self._part, target)
-            _sync_folder(self._folder)
-        except FileExistsError as error:
-            raise exists_already(target) from error
+            for name in names:
+                path = os.path.join(self._folder, name)
+                with suppress(FileExistsError):
+                    _rename_new(self._part, path)
+                    _sync_folder(self._folder)
+                    return path
         except OSError as error:
             raise _host_failure(target, error) from error
-        return target
+        raise exists_already(target)
 
     def discard(self) -> None:
         """Removes what is unfinished; does nothing once it is kept."""

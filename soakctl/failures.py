@@ -71,6 +71,8 @@ def failure_of(error: dict[str, Any]) -> Failure:
     details = details if isinstance(details, dict) else {}
     problems = details.get("problems")
     message = str(error.get("message", "cannot say why: soakd sent no message"))
+    if isinstance(problems, list) and len(problems) == 1 and str(problems[0]) in message:
+        problems = None
     # soakd often names the command itself.
     advice = None if "soakctl " in message else ADVICE.get(code)
     return Failure(

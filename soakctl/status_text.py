@@ -131,7 +131,8 @@ def _troubles(status: Status) -> list[tuple[str, str]]:
     if rung and status.get("state") == "stopping":
         facts.append(("stopping", rung_text(rung)))
     cause = status.get("cause")
-    if cause:
+    # The headline of a finished run has said it already, where no node is to be named.
+    if cause and (cause.get("node") or cause.get("text") != status.get("why")):
         where = f" (node {safe(cause['node'])})" if cause.get("node") else ""
         facts.append(("cause", f"{safe(cause.get('text', ''))}{where}"))
     facts += [

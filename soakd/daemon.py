@@ -223,7 +223,8 @@ def prepare_state(state: Path) -> None:
         info = state.stat()
     except OSError as error:
         raise HostError(
-            "refused", f"cannot use the state folder {state}: {error.strerror}"
+            "refused",
+            f"cannot use the state folder {state}: {error.strerror}; choose another with --state",
         ) from error
     if info.st_uid != os.geteuid() or info.st_mode & 0o022:
         raise HostError(

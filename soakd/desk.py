@@ -318,12 +318,13 @@ def _too_long(
     why = "a run may take no longer than max_duration_s"
     if said.promise is not None and said.longest_s <= most_s:
         start = at_boot(said.promise.start_by_s)
+        start = f"{start[:10]} {start[11:19]}Z"
         why = f"{run_name(said.promise.id)} was promised to start by {start}"
     ask = f"the longest possible extension is {int(longest_s)} s"
     if longest_s < 1.0:
         ask = "no extension is possible"
     return UserError(
         "refused",
-        f"cannot extend {run_name(run_id)} by {by_s:g} s: {why}; {ask}",
+        f"cannot extend {run_name(run_id)} by {by_s:.15g} s: {why}; {ask}",
         {"longest_s": float(int(longest_s)), "effect": effect},
     )

@@ -123,7 +123,7 @@ class Fleet:
             if holder is not None:
                 text = (
                     f"cannot use port {node.port} for node {node.name}: {holder.text};"
-                    " end it or choose another port"
+                    " end it or choose another port, as `soakctl start --ports auto` does"
                 )
                 raise HostError("refused", text, {"cause": "port_busy", "node": node.name})
 
@@ -164,6 +164,7 @@ class Fleet:
         process = Process(held["pid"], ticks if type(ticks) is int else 0, self._crew.uid)
         self._meet(node, process)
         await self._write_down(node, process, is_new=False)
+        await self._observer.start_is_written(node.name)
         if was_ready:
             self.see(node.name, readiness.Ready())
         if held.get("state") == "exited":
@@ -193,13 +194,19 @@ class Fleet:
         self.check_ports()
         for node in self._plan.nodes:
             if node.name not in self.live:
+                if node.name not in self._configs:
+                    # Staged by a soakd that ended before it launched the node.
+                    self._configs[node.name] = self._written().staged_config(node.name)
                 try:
                     process = await self._staging.launch(node, self._staging.node_env(node))
                 except SoakError as error:
                     error.details.setdefault("node", node.name)
                     raise
                 self._meet(node, process)
-                await self._write_down(node, process, is_new=True)
+                # Whole even if this very node's end cancels it: half of it says that it lives.
+                with trio.CancelScope(shield=True):
+                    await self._write_down(node, process, is_new=True)
+                    await self._observer.start_is_written(node.name)
 
     def _meet(self, node: NodePlan, process: Process) -> None:
         """From here on the node is one that can be called."""

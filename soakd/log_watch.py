@@ -54,8 +54,9 @@ class NodeLog:
         self._missed_until = follower.size()
 
     async def read(self) -> None:
-        """Reads to the present end."""
+        """Reads to the present end; what is printed meanwhile is for the next time."""
         self._skip_flood()
+        end = self._follower.size()
         while True:
             begin, piece = await self._follower.read_data(self._offset)
             if begin != self._offset:
@@ -65,6 +66,8 @@ class NodeLog:
             if not piece:
                 return
             self._take(piece)
+            if self._offset >= end:
+                return
 
     async def wait_changed(self) -> None:
         """Waits until something was written."""

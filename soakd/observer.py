@@ -78,6 +78,7 @@ class Observer:
         self.span: list[float | None] | None = None
         """Begin and end of measuring (boot clock), as stored; no end while it goes on."""
         self._last_error: dict[str, str] = {}
+        self._early_ends: dict[str, Mapping[str, Any]] = {}
         self._troubles = Troubles(self._note_event, self._stderr)
         self._logs = LogWatch(self._troubles)
 
@@ -140,7 +141,7 @@ class Observer:
 
     def _stderr(self, node: str, line: str, at_byte: int) -> None:
         if rust_mule_words.is_panic(line):
-            self._note_event("panic", node, {"line": line, "at_byte": at_byte})
+            self._troubles.tell_line("panic", node, line, at_byte)
         if rust_mule_words.is_fatal(line):
             self._last_error[node] = line
 
@@ -173,6 +174,9 @@ class Observer:
         """Books the end of a node; an unexpected one is told, with the node's own words."""
         code, number = facts.get("code"), facts.get("signal")
         known = self.states.get(node)
+        if known is None and node in self.states:
+            # It ended so soon that this overtook the answer to `launch`.
+            self._early_ends[node] = facts
         if known is None or isinstance(known, node_state.Exited):
             return
         # Its last words come before its end.
@@ -192,6 +196,19 @@ class Observer:
                 text += f"; {meaning}" if meaning else ""
                 text += f" ({error[:300]})"
             self._tell_soon(run_state.NodeExited(node, text))
+
+    async def start_is_written(self, node: str) -> None:
+        """Books an end that came before the start of the node was known and written down.
+
+        What was written of the start came later than what was written of such an end, and says
+        that the node lives.
+        """
+        early = self._early_ends.pop(node, None)
+        known = self.states[node]
+        if isinstance(known, node_state.Exited):
+            await self._forget(node, {"code": known.code, "signal": known.signal})
+        elif early is not None and known is not None and early.get("pid") == known.pid:
+            await self.node_exited(node, early)
 
     async def settle(self) -> None:
         """Books the end of nodes whose exit nobody has told: their shim died, or was away."""

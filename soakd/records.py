@@ -233,7 +233,8 @@ class Records:
         self._events += 1
         kind, node, data = event.get("kind"), event.get("node"), event.get("data") or {}
         is_panic = kind == "panic"
-        self.panics += is_panic
+        if is_panic:
+            self.panics += 1 + data.get("untold", 0)
         if kind == "round_error":
             self.errors.add(node, data.get("trouble"), data.get("text", ""))
         if node is not None and "at_byte" in data:

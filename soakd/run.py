@@ -32,6 +32,8 @@ from soakd.work import Work
 CUT_ROUND_S = 5.0
 PROGRESS_EVERY_S = 0.2
 NEWS_BACKLOG = 256
+MAX_NOTES = 100
+"""A run may be extended by a second as often as somebody likes."""
 
 _log = get_logger()
 
@@ -182,9 +184,10 @@ class Run:
         self.hub.close()
 
     def note_once(self, text: str) -> None:
-        """Adds a note to what `status` shows."""
-        if text not in self.observer.notes:
-            self.observer.notes.append(text)
+        """Adds a note to what `status` shows, while there is room: events have it all."""
+        notes = self.observer.notes
+        if text not in notes and len(notes) < MAX_NOTES:
+            notes.append(text)
 
     async def let_go(self) -> None:
         """Closes connections, files and watches; processes are not touched."""
@@ -271,6 +274,7 @@ class Run:
                 if isinstance(news.event, run_state.Extended):
                     self._ledger.lengthen(moves.longer(self.plan, news.event.by_s))
                     self.note_once(f"extended by {news.event.by_s:g} s at {rfc3339(wall_now())}")
+                    self.observer.event("extended", None, {"by_s": news.event.by_s})
                 with trio.CancelScope(shield=True):
                     await self._ledger.write(self.state, new, news.event, news.uid, self.left)
                 self._enter(new, news.event)

@@ -23,7 +23,7 @@ from soakd.core.errors import UserError
 from soakd.core.plan import Plan, ladder_s, plan_to_dict
 from soakd.core.queue import Snapshot
 from soakd.desk import Desk
-from soakd.edge.clock import rfc3339, wall_now
+from soakd.edge.clock import boot_now, rfc3339, wall_now
 from soakd.edge.peers import Peer
 from soakd.edge.store import NewRun, RunRow
 from soakd.host import Host
@@ -265,12 +265,18 @@ class Scheduler:
             self._live[entry.id] = run
             self._granted_in.send_nowait(run)
         moved = self._waiting.picked.moved
-        hub = None if moved is None else self._hubs.get(moved.broken.id)
-        if moved is not None and hub is not None:
+        if moved is not None:
             was = at_boot(moved.broken.start_by_s)
-            hub.publish("event", {"what": "promise_moved", "was": was, "why": moved.why})
+            self._tell("promise_moved", moved.broken.id, {"was": was, "why": moved.why})
         self._picked.set()
         self._picked = trio.Event()
+
+    def _tell(self, kind: str, run_id: int, data: dict[str, Any]) -> None:
+        """Tells those who watch a queued run of something: it has no records yet."""
+        hub = self._hubs.get(run_id)
+        if hub is not None:
+            event = {"at": rfc3339(wall_now()), "boot_s": round(boot_now(), 3), "kind": kind}
+            hub.publish("event", event | {"node": None, "data": data})
 
     def _snapshot(self) -> Snapshot:
         live = list(self._live.values())

@@ -17,6 +17,9 @@ from soakd.log_watch import matcher
 
 MAX_LINE_CHARS = 500
 MAX_TEXT_CHARS = 300
+BURST_LINES = 50
+LINES_PER_S = 0.1
+"""A node that prints the same trouble without end must not fill the disk with events of it."""
 
 Tell = Callable[[str, str | None, Mapping[str, Any]], None]
 """Takes the kind of an event, the node, and its data."""
@@ -29,6 +32,27 @@ class Known(Protocol):
 
     def told_until(self, node: str, *, panics: bool) -> int:
         """Up to which byte of its output the lines of a node are told."""
+
+
+class _Allowance:
+    """How often a node's lines of one kind are told."""
+
+    def __init__(self) -> None:
+        self._lines = float(BURST_LINES)
+        self._refilled_s = boot_now()
+        self._untold = 0
+
+    def take(self) -> dict[str, int] | None:
+        """Uses up one line: what to add to its event, None if it is not told."""
+        now_s = boot_now()
+        gain = (now_s - self._refilled_s) * LINES_PER_S
+        self._lines, self._refilled_s = min(float(BURST_LINES), self._lines + gain), now_s
+        if self._lines < 1:
+            self._untold += 1
+            return None
+        self._lines -= 1
+        untold, self._untold = self._untold, 0
+        return {"untold": untold} if untold else {}
 
 
 class Troubles:
@@ -47,6 +71,7 @@ class Troubles:
         self._on_stderr = on_stderr
         self._open: dict[str, trouble.Troubles] = {}
         self._failures: dict[tuple[str, str], tuple[str, trouble.Kind]] = {}
+        self._allowed: dict[tuple[str, str], _Allowance] = {}
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -97,10 +122,26 @@ class Troubles:
         kind = rust_mule_words.log_trouble(text)
         if kind is not None:
             if at_byte > self.known.told_until(node, panics=False):
-                self._tell(kind, node, {"line": text[:MAX_LINE_CHARS], "at_byte": at_byte})
+                self.tell_line(kind, node, text, at_byte)
         elif is_missed and at_byte > self.known.told_until(node, panics=True):
             self._on_stderr(node, text, at_byte)
 
+    def tell_line(self, kind: str, node: str, text: str, at_byte: int) -> None:
+        """Makes an event of a line, if not too many of its kind came before.
+
+        Args:
+            kind: of the event.
+            node: a node of the run.
+            text: the line.
+            at_byte: where it ends in the node's output.
+        """
+        more = self._allowed.setdefault((node, kind), _Allowance()).take()
+        if more is not None:
+            self._tell(kind, node, {"line": text[:MAX_LINE_CHARS], "at_byte": at_byte, **more})
+
     def skipped(self, node: str, from_byte: int, to_byte: int) -> None:
         """Says that the node printed faster than anybody reads."""
-        self._tell("output_not_read", node, {"from_byte": from_byte, "to_byte": to_byte})
+        kind = "output_not_read"
+        more = self._allowed.setdefault((node, kind), _Allowance()).take()
+        if more is not None:
+            self._tell(kind, node, {"from_byte": from_byte, "to_byte": to_byte, **more})

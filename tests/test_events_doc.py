@@ -14,7 +14,7 @@ from soakd.drivers.rust_mule_words import LOG_TROUBLE
 ROOT = Path(__file__).resolve().parents[1]
 # Made from what the shim sends, by a name that is no literal there.
 FROM_SHIM = {"orphan", "stopping"}
-MAKERS = {"event", "_note_event", "_tell"}
+MAKERS = {"event", "_note_event", "_tell", "tell_line"}
 
 
 def literal_kinds(path: Path) -> Iterator[str]:
@@ -23,7 +23,7 @@ def literal_kinds(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
             kind = node.args[0]
             # An event has a kind, a node and data; a log line or a fact has not.
-            if node.func.attr in MAKERS and len(node.args) == 3 and isinstance(kind, ast.Constant):
+            if node.func.attr in MAKERS and len(node.args) > 2 and isinstance(kind, ast.Constant):
                 yield str(kind.value)
 
 

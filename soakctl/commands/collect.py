@@ -16,6 +16,7 @@ from soakctl.session import Session
 IDLE_TIMEOUT_S = 90.0
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,200}\.tar\.gz")
 _MIB = 1 << 20
+_MOST_NAMES = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +100,13 @@ def _fetch(
     told = stream.result
     bundle.check(told["bytes"], told["sha256"])
     bundle.verify()
-    return bundle.keep(name or _checked_name(told["name"]))
+    return bundle.keep(name) if name else bundle.keep(*_names(_checked_name(told["name"])))
+
+
+def _names(name: str) -> list[str]:
+    # The suggested name is exact to the second: further bundles of one second get `-2`, `-3`, …
+    stem = name.removesuffix(".tar.gz")
+    return [name, *(f"{stem}-{number}.tar.gz" for number in range(2, _MOST_NAMES + 1))]
 
 
 def _checked_name(name: str) -> str:

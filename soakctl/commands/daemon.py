@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         choices=("info", "drain", "resume", "shutdown"),
+        metavar="info|drain|resume|shutdown",
         help="info: who and where it is; drain: start no run any more; resume: start runs again;"
         " shutdown: stop all runs first, then the daemon (admins)",
     )
@@ -41,6 +42,8 @@ def _lines(info: dict[str, object]) -> list[str]:
         shown["uptime"] = duration(uptime_s)
     if shown.get("started_at"):
         shown["started_at"] = utc(shown["started_at"])
+    if isinstance(shown.get("draining"), bool):
+        shown["draining"] = "yes, no run is started" if shown["draining"] else "no"
     width = max((len(key) for key in shown), default=0)
     return [
         f"{safe(key.replace('_', ' ')).ljust(width)}  {safe(value)}" for key, value in shown.items()

@@ -39,8 +39,8 @@ def check_duration(plan: Plan, limits: UserLimits) -> None:
     if longest_s > limits.max_duration_s:
         what = "rounds" if plan.duration_s is None else "duration_s"
         problem = (
-            f"{what}: the rounds may take {longest_s:g} s, max_duration_s of this host is"
-            f" {limits.max_duration_s:g}"
+            f"{what}: the rounds may take {longest_s:.15g} s, max_duration_s of this host is"
+            f" {limits.max_duration_s:.15g} s"
         )
         text = f"cannot accept the plan: {problem}; ask for less, or an admin for more"
         raise UserError("bad_plan", text, {"problems": [problem]})

@@ -87,7 +87,7 @@ class Reader:
             return default
         # Written so that NaN, which no comparison holds for, is refused too.
         if not low <= value <= high:
-            self.bad(key, f"cannot be outside {low:g} to {high:g}, got {show(value)}")
+            self.bad(key, f"cannot be outside {low:.15g} to {high:.15g}, got {show(value)}")
             return default
         return float(value)
 

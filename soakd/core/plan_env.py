@@ -8,6 +8,7 @@ wrappers go on working. As in the scripts, an empty variable counts as unset. Im
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Final
 
 from soakd.core.duration import parse_duration
@@ -167,8 +168,13 @@ def _apply_flags(
     for pair in _texts(given.pop("set", ())):
         key, equals, text = pair.partition("=")
         field = canonical(key)
-        if not equals or field not in _READERS:
+        if not equals:
             problems.add("--set", f"cannot set a field, expected FIELD=VALUE, got {show(pair)}")
+            continue
+        if field not in _READERS:
+            near = get_close_matches(key, _READERS, n=1)
+            hint = f"did you mean {near[0]}?" if near else "docs/plan.md has them all"
+            problems.add("--set", f"cannot set {show(key)}: there is no such field; {hint}")
             continue
         names[field] = f"--set {key}"
         _put(data, field, text, problems)

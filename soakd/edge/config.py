@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pwd
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -62,7 +63,7 @@ def _number(low: float, high: float, unit: str = "") -> Mapping[str, Any]:
     def problem(value: object) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"a number{unit}"
-        return None if low <= value <= high else f"{low:g} to {high:g}{unit}"
+        return None if low <= value <= high else f"{low:.15g} to {high:.15g}{unit}"
 
     return {"problem": problem}
 
@@ -169,7 +170,7 @@ def _checked(path: Path, table: Mapping[str, object]) -> Config:
     problems = []
     for key, value in table.items():
         if key not in known:
-            problems.append(f"{key}: no such setting; there are {', '.join(known)}")
+            problems.append(f"{key}: no such setting{_hint(key, known)}")
         elif (expected := known[key](value)) is not None:
             problems.append(f"{key}: must be {expected}, got {value!r}")
     if problems:
@@ -177,8 +178,16 @@ def _checked(path: Path, table: Mapping[str, object]) -> Config:
     return Config(**cast("dict[str, Any]", table))
 
 
+def _hint(key: str, known: Iterable[str]) -> str:
+    near = get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+
+
 def _bad(path: Path, problems: list[str]) -> UserError:
+    # Several stand below each other, since a settings file is mended line by line.
+    said = problems[0] if len(problems) == 1 else "".join(f"\n  - {text}" for text in problems)
     return UserError(
-        "bad_plan", f"cannot use the configuration {path}: {'; '.join(problems)}",
+        "bad_plan",
+        f"cannot use the configuration {path}:{' ' * (len(problems) == 1)}{said}",
         {"problems": problems},
-    )  # fmt: skip
+    )

@@ -199,7 +199,9 @@ def _take_lock(path: Path) -> int:
         except OSError as error:
             os.close(lock)
             raise HostError(
-                "refused", f"cannot listen on {path}: another soakd serves it (holds {lock_path})"
+                "refused",
+                f"cannot listen on {path}: another soakd serves it (holds {lock_path});"
+                " talk to that one, or give this one its own --socket",
             ) from error
         found = os.fstat(lock)
         if _inode_of(lock_path) == (found.st_dev, found.st_ino):

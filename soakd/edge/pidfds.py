@@ -34,8 +34,10 @@ def start_ticks(pid: int) -> int | None:
     except OSError as error:
         raise _cannot_look(pid, error) from error
     fields = text[text.rindex(b")") + 2 :].split()
-    # A zombie holds no port and no file: it is as good as gone.
-    return None if fields[0] in b"ZXx" else int(fields[19])
+    # A zombie holds no port and no file: it is as good as gone. Unless other threads of it live,
+    # such as one that waits for a disk: they hold everything, and only the first thread is dead.
+    is_dead = fields[0] in b"ZXx" and int(fields[17]) <= 1
+    return None if is_dead else int(fields[19])
 
 
 def real_uid(pid: int) -> int | None:

@@ -100,7 +100,7 @@ async def _dispatch(ctx: Context, name: str, params: dict[str, Any]) -> Mapping[
 
 async def _not_yours(ctx: Context, name: str) -> str:
     verb = name.partition(".")[2]
-    act = {"logs": "read the logs of"}.get(verb, verb)
+    act = {"logs": "read the logs of", "plan": "read the plan of"}.get(verb, verb)
     owner = (await ctx.scheduler.status(ctx.run, ctx.peer))["owner"]
     return (
         f"cannot {act} {format_run_id(ctx.run)}: it belongs to {owner};"
@@ -122,7 +122,9 @@ def _check_access(access: Access, ctx: Context, name: str) -> None:
         case "admin":
             if not ctx.peer.admin:
                 raise WireError(
-                    "not_allowed", f"cannot call {name}: only root and members of soak-admin may"
+                    "not_allowed",
+                    f"cannot {name.partition('.')[2]}: only root and members of soak-admin may;"
+                    " ask one of them",
                 )
         case _:
             assert_never(access)

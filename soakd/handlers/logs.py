@@ -87,7 +87,8 @@ async def _open(
             if last_time:
                 raise UserError(
                     "refused",
-                    f"cannot read the log of {format_run_id(ctx.run)}: {path.name} does not exist",
+                    f"cannot read the log of {format_run_id(ctx.run)}: {path.name} does not exist"
+                    f" (yet); `soakctl status {format_run_id(ctx.run)}` names its nodes and state",
                 ) from None
         await tick.wait()
 

@@ -50,7 +50,7 @@ class Row(NamedTuple):
 def look(pid: int) -> Row | None:
     """A process as it is now; None when it is dead."""
     fields = system.stat_fields(pid)
-    if fields is None or fields[0] in "ZX":
+    if fields is None or system.is_dead(fields):
         return None
     return Row(parent=int(fields[1]), terminal=int(fields[4]), ticks=int(fields[19]))
 

@@ -109,13 +109,18 @@ def start_ticks(pid: int | str) -> int | None:
     return None if fields is None else int(fields[19])
 
 
+def is_dead(fields: list[str]) -> bool:
+    """Whether `stat_fields` are those of a zombie; one with living threads is not dead."""
+    return fields[0] in "ZX" and int(fields[17]) <= 1
+
+
 def group_members(pgid: int) -> list[int]:
     """The living (not zombie) processes of a process group, by a scan of /proc."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             fields = stat_fields(name)
-            if fields is not None and fields[2] == str(pgid) and fields[0] not in "ZX":
+            if fields is not None and fields[2] == str(pgid) and not is_dead(fields):
                 found.append(int(name))
     return found
 

@@ -139,9 +139,10 @@ def test_switches_are_read_from_words_too(text: str, value: bool) -> None:  # no
         (
             {},
             {"set": ["speed=3"]},
-            "--set: cannot set a field, expected FIELD=VALUE, got 'speed=3'",
+            "--set: cannot set 'speed': there is no such field; docs/plan.md has them all",
         ),
-        ({}, {"set": ["label"]}, "--set: cannot set a field"),
+        ({}, {"set": ["wait_serch=3"]}, "there is no such field; did you mean wait_search_s?"),
+        ({}, {"set": ["label"]}, "--set: cannot set a field, expected FIELD=VALUE, got 'label'"),
         ({}, {"set": ["rounds=many"]}, "--set rounds: cannot read a whole number, got 'many'"),
         ({}, {"node_env": ["A"]}, "--node-env: cannot set a variable, expected K=V, got 'A'"),
         ({}, {"node_env": "A=1"}, "node_env: cannot read a map"),

@@ -23,9 +23,11 @@ class Freezer:
 
     def freeze(self, pid: int) -> None:
         """Take a process out of reach of every signal; returns when it is."""
-        (self._path / "cgroup.procs").write_text(str(pid))
-        (self._path / "freezer.state").write_text("FROZEN")
-        wait_for(lambda: self._state() == "FROZEN", f"pid {pid} is frozen")
+        self._freeze("cgroup.procs", pid)
+
+    def freeze_thread(self, tid: int) -> None:
+        """The same with one thread alone, as a disk does that does not answer it."""
+        self._freeze("tasks", tid)
 
     def thaw(self) -> None:
         """Let everybody go on, with the signals that came meanwhile."""
@@ -36,6 +38,11 @@ class Freezer:
         self.thaw()
         wait_for(lambda: not (self._path / "cgroup.procs").read_text(), "nobody is frozen")
         self._path.rmdir()
+
+    def _freeze(self, list_name: str, number: int) -> None:
+        (self._path / list_name).write_text(str(number))
+        (self._path / "freezer.state").write_text("FROZEN")
+        wait_for(lambda: self._state() == "FROZEN", f"{number} is frozen")
 
     def _state(self) -> str:
         return (self._path / "freezer.state").read_text().strip()

@@ -87,9 +87,10 @@ def test_a_gate_of_the_plan_decides_the_exit_status(box: Box) -> None:
     )
     plan = box.folder / "plan.toml"
     waits = "wait_publish_s = 0\nwait_search_s = 0.1\nwait_between_s = 0\nmiss_recheck_attempts = 0"
-    plan.write_text(f'rounds = 1\n{waits}\ngates = ["hit_rate >= 0.5"]\n{nodes}')
+    plan.write_text(f'rounds = 6\n{waits}\ngates = ["hit_rate >= 0.5"]\n{nodes}')
     done = box.ctl("start", "--plan", str(plan), "--wait", env={"A_SRC": "/ignored"}, status=1)
-    assert "hit_rate is 0.0%, wanted hit_rate >= 0.5" in done.out
+    assert "failed: hit_rate is 0.0% (interval 0.0% to" in done.out
+    assert "wanted hit_rate >= 0.5" in done.out
     assert "ignored" in done.err
     assert "A_SRC" in done.err
 

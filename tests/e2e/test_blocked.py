@@ -133,6 +133,36 @@ def test_an_admin_may_have_it_forgotten(own_box: Box, freezer: Freezer) -> None:
     wait_for(lambda: box.leftovers() == [], "soakd has cleaned up")
 
 
+def test_one_thread_that_cannot_be_killed_is_enough(
+    own_box: Box, freezer: Freezer, tmp_path: Path
+) -> None:
+    """The node's first thread is dead then, a zombie to look at: the process has its port still."""
+    box = own_box
+    program = box.soaks[0] / "rust-mule"
+    real = tmp_path / "program"
+    first_line = program.read_bytes().partition(b"\n")[0].decode()
+    program.rename(real)
+    program.write_text(
+        f"{first_line}\nimport runpy, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
+        f"runpy.run_path({str(real)!r}, run_name='__main__')\n"
+    )
+    program.chmod(0o755)
+    run = box.start("50", "--set", "stop_grace_s=0.3")
+    pid = box.until_rounds(run, 1)["nodes"][0]["pid"]
+    [thread] = {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - {pid}
+    freezer.freeze_thread(thread)
+    assert f"blocked by pid {pid}" in box.ctl("stop", run).out
+    assert ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    _assert_blocked(box, run, pid)
+    box.leave(signal.SIGKILL)
+    box.serve()
+    _assert_blocked(box, run, pid)
+    freezer.thaw()
+    wait_for(lambda: _leases(box, run) == [], "nothing is leased")
+    assert box.leftovers() == []
+
+
 def test_a_stopped_node_ends_like_any_other(box: Box) -> None:
     """SIGSTOP holds SIGINT and SIGTERM off, not SIGKILL."""
     run = box.start("50", "--set", "stop_grace_s=0.3")

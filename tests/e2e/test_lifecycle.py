@@ -71,7 +71,8 @@ def test_every_verb_speaks_json(own_box: Box) -> None:
     assert set(shown["rounds"]) == {
         "total", "hit", "late", "miss", "error", "skipped", "prestored",
     }  # fmt: skip
-    assert [set(node) for node in shown["nodes"]] == [{"name", "pid", "state", "exit"}] * 2
+    of_a_node = {"name", "pid", "state", "exit", "trouble"}
+    assert [set(node) for node in shown["nodes"]] == [of_a_node] * 2
     assert shown["remaining_s"] < status["remaining_s"] < 50
     assert all(_RFC3339.fullmatch(shown[key]) for key in ("created_at", "started_at"))
     [listed] = box.ctl("--json", "list").json()

@@ -47,7 +47,6 @@ def test_hold_release_and_top_change_the_order(own_box: Box) -> None:
     assert queue[second]["expected_start"] >= queue[running]["ends_by"]
     assert queue[third]["expected_start"] > queue[second]["expected_start"]
     assert queue[second]["owner"] == queue[running]["owner"]
-    assert queue[running]["soak_hours"] > 0
     held = box.ctl("--json", "hold", second).json()
     assert (held["reason"], held["promised"], held["position"]) == ("held", False, 2)
     assert _queue(box)[third]["promised"]
@@ -58,9 +57,8 @@ def test_hold_release_and_top_change_the_order(own_box: Box) -> None:
     assert box.ctl("--json", "release", second).json()["position"] == 2
     first = box.ctl("--json", "top", second).json()
     assert (first["position"], first["promised"]) == (1, True)
-    assert [entry for entry in _audit(box, second) if "->" not in entry] == [
-        "created as queued", "hold", "release", "put first",
-    ]  # fmt: skip
+    acts = [what for what in _audit(box, second) if "->" not in what and "moved" not in what]
+    assert acts == ["created as queued", "hold", "release", "put first"]
     assert any("moved: " in what for what in _audit(box, third))
     box.ctl("stop", running)
     assert "is not in the queue" in box.ctl("hold", running, status=75).err
@@ -175,7 +173,7 @@ def test_limits_of_a_user_say_what_to_do(roomy_box: Box) -> None:
     env = box.plan_env()
     assert "max_duration_s" in box.ctl("start", "3h", env=env, status=78).err
     running, waiting = box.start("50"), box.start("50")
-    assert box.status(waiting)["reason"] == f"port {box.ports[0]} leased by {running}"
+    assert box.status(waiting)["reason"] == f"port {min(box.ports)} leased by {running}"
     full = box.ctl("start", "50", env=env, status=75).err
     assert "queued_per_user is 1" in full
     assert "soakctl stop RUN" in full

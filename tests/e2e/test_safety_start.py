@@ -114,6 +114,7 @@ def starts(
         made.begin("403", _all_answer_403)
         for wrapper, (script, _) in WRAPPERS.items():
             made.begin(wrapper, _wrapped(script))
+        made.begin("at once", _wrapped("exit 3"))
         for holder in HOLDERS:
             made.begin(holder, _with_port_taken(holder))
         for cause in WORDS:
@@ -161,6 +162,14 @@ def test_a_failed_start_is_told_in_the_nodes_own_words_and_in_ours(
     assert final["nodes"][1]["exit"] == {"code": 1, "signal": None}
     waited_s = epoch(final["ended_at"]) - epoch(final["cause"]["at"])
     assert waited_s < _CLEANED_UP_WITHIN_S
+
+
+def test_a_node_that_ends_at_once_is_booked_like_any_other(starts: Starts) -> None:
+    """Before its start is even written down: true exit, no pid that nobody has."""
+    final = starts.end("at once", status=1)
+    assert (final["cause"]["code"], final["cause"]["node"]) == ("node_exited", "b")
+    assert "exit status 3" in final["cause"]["text"]
+    assert final["nodes"][1]["exit"] == {"code": 3, "signal": None}
 
 
 def test_six_refusals_of_every_node_end_the_wait_with_the_likely_cause(starts: Starts) -> None:

@@ -106,7 +106,28 @@ def test_all_problems_come_together(tmp_path: Path) -> None:
         "max_running", "shim_python", "containment", "orphan_grace_s", "disk_max_bytes",
         "colour",
     ]  # fmt: skip
-    assert "got 'docker'" in caught.value.message
+    assert "\n  - containment: must be one of auto, cgroup, evidence, scope, got 'docker'\n" in (
+        caught.value.message
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max_runing = 2", "toml: max_runing: no such setting; did you mean max_running?"),
+        ("colour = 1", "colour: no such setting; there are max_running, running_per_user, "),
+        ("max_duration_s = 0", "max_duration_s: must be 1 to 1209600 s, got 0"),
+    ],
+)
+def test_a_single_problem_stands_in_the_line_with_what_to_do(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    """The nearest name, or all; numbers as people write them."""
+    (tmp_path / "soakd.toml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_config(None, tmp_path / "soakd.toml")
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("text", ["28000", "a-b", "28001-28000", "80-90", "65000-65536", ""])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -61,6 +63,34 @@ async def test_a_zombie_is_not_waited_for(child: Child) -> None:
         await wait_for_end(*known)
     assert not kill(*known)
     assert child.poll() == -9
+
+
+_FIRST_THREAD_ENDS = (
+    "import ctypes, sys, threading, time;"
+    "threading.Thread(target=time.sleep, args=(1000,)).start();"
+    "print(flush=True); ctypes.CDLL(None).pthread_exit(None)"
+)
+
+
+async def test_a_process_whose_first_thread_alone_is_dead_is_not_gone() -> None:
+    """So looks a node that was killed while another thread of it waits for a disk: it has all."""
+    command = [sys.executable, "-c", _FIRST_THREAD_ENDS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            known = identity(process)
+            stat = Path(f"/proc/{process.pid}/stat")
+            with trio.fail_after(GUARD_S):
+                while b") Z " not in stat.read_bytes():
+                    await trio.sleep(0.01)
+            assert start_ticks(process.pid) == known[1]
+            with trio.move_on_after(0.2) as waiting:
+                await wait_for_end(*known)
+            assert waiting.cancelled_caught
+            assert kill(*known)
+            with trio.fail_after(GUARD_S):
+                await wait_for_end(*known)
+        finally:
+            process.kill()
 
 
 async def test_a_process_that_was_reaped_is_not_waited_for(child: Child) -> None:

@@ -339,3 +339,36 @@ def test_every_query_is_used_and_every_used_query_exists() -> None:
     names = [name for name in names if not name.startswith("--")]
     assert len(names) == len(set(names))
     assert all(f'"{name}"' in python for name in names)
+
+
+def test_an_act_is_written_with_who_did_it_or_not_at_all(store: Store) -> None:
+    """A run that has moved on meanwhile is left as it is."""
+    run_id = store.create_run(new_run())
+    store.amend(run_id, 5.0, 1000, "hold", '{"held": 1}', expect_state="queued", held=1)
+    with pytest.raises(StaleState):
+        store.amend(run_id, 6.0, 1000, "hold", expect_state="running", held=0)
+    store.amend(run_id, 7.0, 0, "label", label="x")
+    row = store.get_run(run_id)
+    assert row is not None
+    assert (row.held, row.priority, row.label) == (1, 0, "x")
+    acts = [(act.at, act.uid, act.what, act.detail_json) for act in store.audit(run_id)]
+    assert acts[1:] == [(5.0, 1000, "hold", '{"held": 1}'), (7.0, 0, "label", "{}")]
+
+
+def test_facts_are_kept_by_name(store: Store) -> None:
+    """The last word counts."""
+    assert store.fact("drain") is None
+    store.put_fact("drain", "true")
+    store.put_fact("drain", "false")
+    store.put_fact("promise", "null")
+    assert (store.fact("drain"), store.fact("promise")) == ("false", "null")
+
+
+def test_spells_are_those_runs_that_had_a_slot_lately(store: Store) -> None:
+    """Not the queued one, nor what ended long ago."""
+    ids = [store.create_run(new_run()) for _ in range(4)]
+    store.set_columns(ids[1], started_at=10.0, ended_at=20.0)
+    store.set_columns(ids[2], started_at=10.0, ended_at=40.0)
+    store.set_columns(ids[3], started_at=35.0)
+    found = [(row.id, row.started_at, row.ended_at) for row in store.spells(30.0)]
+    assert found == [(ids[2], 10.0, 40.0), (ids[3], 35.0, None)]

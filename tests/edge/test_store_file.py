@@ -54,7 +54,7 @@ def test_what_was_stored_is_there_after_reopening(tmp_path: Path) -> None:
 def test_a_second_soakd_is_refused(tmp_path: Path) -> None:
     """Two supervisors of one state would fight over every run."""
     store = Store(tmp_path / "soakd.db")
-    with pytest.raises(HostError, match="another soakd uses it"):
+    with pytest.raises(HostError, match="another soakd uses it; talk to that one"):
         Store(tmp_path / "soakd.db")
     store.close()
     Store(tmp_path / "soakd.db").close()

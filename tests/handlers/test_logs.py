@@ -45,7 +45,7 @@ async def test_a_log_that_does_not_exist_is_refused_for_now(tmp_path: Path) -> N
     """The run may be queued still."""
     error = await fail(caller_in(tmp_path), "run.logs", node="a")
     assert error["code"] == "refused"
-    assert "a.out does not exist" in error["message"]
+    assert "a.out does not exist (yet); `soakctl status r7` names its nodes" in error["message"]
 
 
 async def follow(caller: Caller, results: list[Any]) -> None:

@@ -20,5 +20,7 @@ async def test_the_plan_of_ones_run_can_be_had_and_submitted_again() -> None:
 async def test_nobody_elses_plan_is_shown() -> None:
     """It names folders of its owner."""
     caller = Caller(peer=OTHER)
-    assert (await fail(caller, "run.plan", run="r7"))["code"] == "not_allowed"
+    error = await fail(caller, "run.plan", run="r7")
+    assert error["code"] == "not_allowed"
+    assert error["message"].startswith("cannot read the plan of r7: it belongs to ")
     assert caller.scheduler.calls == []

@@ -17,5 +17,9 @@ async def test_an_admin_puts_a_run_first() -> None:
 async def test_the_owner_may_not() -> None:
     """It would be at the cost of all others."""
     caller = Caller(peer=OWNER)
-    assert (await fail(caller, "queue.top", run="r7"))["code"] == "not_allowed"
+    assert await fail(caller, "queue.top", run="r7") == {
+        "code": "not_allowed",
+        "message": "cannot top: only root and members of soak-admin may; ask one of them",
+        "details": {},
+    }
     assert caller.scheduler.calls == []

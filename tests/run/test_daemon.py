@@ -330,7 +330,7 @@ def test_state_folder_that_others_may_write_is_refused(tmp_path: Path) -> None:
 def test_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     """With the kernel's reason."""
     (tmp_path / "file").touch()
-    with pytest.raises(HostError, match=r"cannot use the state folder .*/file/state"):
+    with pytest.raises(HostError, match=r"state folder .*/file/state: .*; choose another"):
         prepare_state(tmp_path / "file" / "state")
 
 

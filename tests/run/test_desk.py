@@ -98,7 +98,8 @@ async def test_hold_release_and_top_are_stored_with_who_wanted_them(
             first = await scheduler.desk.top(2, ME)
             assert (first["position"], first["promised"]) == (1, True)
             await scheduler.stop(2, ANN)
-        assert [event["data"]["why"] for event in heard if event["kind"] == "event"] == ["held"]
+        moved_event = next(event["data"] for event in heard if event["kind"] == "event")
+        assert (moved_event["kind"], moved_event["data"]["why"]) == ("promise_moved", "held")
         await trio.sleep(1)
     acts = [(uid, what) for uid, what in audit(world, 2) if uid is not None]
     assert acts == [(ANN.uid, "hold"), (ANN.uid, "release"), (ME.uid, "put first")]
@@ -372,3 +373,20 @@ async def test_a_blocked_run_of_an_earlier_soakd_is_in_the_queue(
         blocked, waiting = await scheduler.desk.entries()
         assert (blocked["id"], blocked["state"], blocked["ends_by"]) == ("r1", "finished", None)
         assert waiting["reason"] == f"blocked lease pid {pid} of r1"
+
+
+async def test_who_soaked_least_goes_first_behind_the_promise(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """BOB comes last, and starts before the third run of ANN; the hours outlive soakd."""
+    soak = {"duration_s": 900.0}
+    async with scheduling(world) as scheduler:
+        await submit(scheduler, soak, soak, soak)
+        await trio.sleep(600)
+        (late,) = await submit(scheduler, soak | {"peer": BOB})
+        assert late["position"] == 2
+    async with scheduling(world) as scheduler:
+        order = [entry["id"] for entry in await scheduler.desk.entries()]
+        assert order == ["r1", "r2", "r4", "r3"]
+        await until(lambda: world.row(3).state != "queued")
+    assert (world.row(4).started_at or 0) < (world.row(3).started_at or 0)

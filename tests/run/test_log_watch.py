@@ -78,6 +78,24 @@ async def test_lines_from_before_are_missed_ones(out: Path, heard: Heard, watch:
     assert heard.lines == [("a", "trouble 2", 20, True), ("a", "trouble 3", 30, False)]
 
 
+async def test_a_node_that_never_stops_printing_does_not_hold_up_the_others(
+    out: Path, watch: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading ends where the file ended when it began."""
+    add(out, b"x\n")
+    watch.open([("a", out, 0)])
+    real = log_watch.NodeLog._take
+
+    def take(log: log_watch.NodeLog, piece: bytes) -> None:
+        real(log, piece)
+        add(out, b"y\n")
+
+    monkeypatch.setattr(log_watch.NodeLog, "_take", take)
+    with trio.fail_after(5):
+        await watch.catch_up()
+    assert out.stat().st_size == 4
+
+
 async def test_lines_are_heard_as_they_come(out: Path, heard: Heard, watch: LogWatch) -> None:
     """Woken by the file, not by a clock."""
     watch.open([("a", out, 0)])

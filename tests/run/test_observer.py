@@ -112,6 +112,37 @@ async def test_odd_ends_of_nodes_are_ends(
     assert watched.observer.status()["nodes"][0]["state"] == "exited"
 
 
+async def test_end_that_overtakes_the_answer_to_launch_is_booked_with_the_start(
+    watched: Watched, autojump_clock: MockClock
+) -> None:
+    """A node may end so soon that both come in one piece; the end of another life is none of it."""
+    for name, pid in (("a", NO_PROCESS), ("b", NO_PROCESS - 1)):
+        watched.observer.states[name] = None
+        await watched.hear({"event": "node_exited", "node": name, "pid": pid, "code": 7})
+        watched.observer.states[name] = Launched(NO_PROCESS, TICKS)
+        await watched.observer.start_is_written(name)
+    [event] = watched.told
+    assert isinstance(event, run_state.NodeExited)
+    assert (event.node, event.text.endswith("exit status 7")) == ("a", True)
+    states = watched.observer.status()["nodes"]
+    assert [node["state"] for node in states] == ["exited", "launched"]
+
+
+async def test_end_that_overtakes_the_writing_down_of_the_start_stays(
+    watched: Watched, autojump_clock: MockClock
+) -> None:
+    """Neither the store nor a pid file says afterwards that the node lives."""
+    await watched.hear({"event": "node_exited", "node": "a", "pid": NO_PROCESS, "code": 1})
+    watched.store.put_node(1, "a", NO_PROCESS, TICKS)
+    pid_file = watched.folder.path / "logs" / "a.pid"
+    pid_file.write_text(f"{NO_PROCESS}\n")
+    await watched.observer.start_is_written("a")
+    [row] = watched.store.nodes(1)
+    assert json.loads(row.exit_json or "") == {"code": 1, "signal": None}
+    assert not pid_file.exists()
+    assert len(watched.told) == 1
+
+
 async def test_words_of_a_dying_node_reach_its_cause(
     watched: Watched, autojump_clock: MockClock
 ) -> None:

@@ -134,13 +134,14 @@ async def test_next_soakd_continues_counters_and_numbers(folder: RunFolder, tmp_
     for number, outcome in enumerate(("hit", "miss", "late", "error"), 1):
         await records.round(result(number, outcome, prestored=number == 1), None)
     records.event("panic", "a", {})
+    records.event("panic", "a", {"untold": 3})
     records.event("other", None, {})
     folder.close()
     again = RunFolder.open(tmp_path, 1)
     found = Records(again)
     assert found.counters == records.counters
-    assert (found.last_round, found.panics) == (4, 1)
-    assert found.event("x", None, {})["n"] == 3
+    assert (found.last_round, found.panics) == (4, 5)
+    assert found.event("x", None, {})["n"] == 4
     again.close()
 
 

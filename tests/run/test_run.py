@@ -296,6 +296,15 @@ async def test_stop_that_comes_while_the_end_is_written_returns(
     assert world.row().verdict == "passed"
 
 
+async def test_notes_are_bounded(world: World, autojump_clock: MockClock) -> None:
+    """`status` must fit into an answer, and a list must not end at it."""
+    run = world.new_run()
+    for number in range(2 * MAX_NOTES):
+        run.note_once(f"extended by {number} s")
+        run.note_once("extended by 0 s")
+    assert len(run.observer.notes) == MAX_NOTES
+
+
 async def test_flood_of_news_is_bounded(world: World, autojump_clock: MockClock) -> None:
     """A shim that talks without end fills no memory; the run still ends by its cause."""
     run = world.new_run()
@@ -891,6 +900,21 @@ async def test_next_soakd_goes_on_where_the_last_one_left(
     assert len(world.text("logs/rounds.tsv").splitlines()) == len(records)
     assert trio.current_time() < begun_s + 1000 + 60
     assert world.text("logs/runner.log").count("soak-start") == 1
+    assert world.shim.spawned_n == [1]
+
+
+async def test_next_soakd_launches_what_the_last_one_only_staged(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """It ended between the two: what it knew of the nodes stands in plan.json."""
+    plan = make_plan(duration_s=200.0)
+    world.shim.mute.add("launch")
+    await leave(world.new_run(plan), 1.0, "starting")
+    assert world.shim.nodes == {}
+    world.shim.mute.clear()
+    await hold(world.run(1, plan))
+    row = world.row()
+    assert (row.result, row.verdict) == ("completed", "passed"), row.why
     assert world.shim.spawned_n == [1]
 
 

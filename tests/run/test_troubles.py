@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from soakd.core.errors import HostError, NodeError, SoakError
 from soakd.core.trouble import RoundErrors
-from soakd.troubles import Troubles
+from soakd.troubles import BURST_LINES, LINES_PER_S, Troubles
 from tests.run.kit import VirtualTime
 
 SOURCES = "/kad/sources"
@@ -114,6 +114,22 @@ async def test_line_of_the_log_is_an_event_with_its_place(told: Told, troubles: 
     assert told.events == [("sam_session_lost", "a", {"line": LOST, "at_byte": 200})]
     assert all(troubles.may_matter(text.encode()) for text in (LOST, PANIC))
     assert not troubles.may_matter(b"all is well")
+
+
+async def test_node_that_prints_trouble_without_end_does_not_fill_the_disk(
+    told: Told, troubles: Troubles, autojump_clock: MockClock
+) -> None:
+    """A few at once, some more as time goes on, and how many there were between."""
+    for at_byte in range(1, 1001):
+        troubles.line("a", LOST, at_byte, is_missed=False)
+    assert len(told.events) == BURST_LINES
+    troubles.line("b", LOST, 1, is_missed=False)
+    autojump_clock.jump(1.01 / LINES_PER_S)
+    troubles.line("a", LOST, 2000, is_missed=False)
+    troubles.line("a", LOST, 2001, is_missed=False)
+    assert [node for _, node, _ in told.events[BURST_LINES:]] == ["b", "a"]
+    facts = {"line": LOST, "at_byte": 2000, "untold": 1000 - BURST_LINES}
+    assert told.events[-1] == ("sam_session_lost", "a", facts)
 
 
 async def test_panic_is_taken_from_the_file_only_if_nobody_heard_it(

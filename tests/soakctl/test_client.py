@@ -44,6 +44,20 @@ def test_an_error_answer_becomes_a_failure_with_its_problems(
     assert (caught.value.code, caught.value.problems) == ("bad_plan", ("one", "two"))
 
 
+def test_a_single_problem_that_the_message_has_is_not_told_twice(
+    soakd: FakeSoakd, client: Client
+) -> None:
+    """A list of one line below the same line helps nobody."""
+
+    def refuse(*_: object) -> None:
+        raise WireError("bad_plan", "cannot use the plan: one", {"problems": ["one"]})
+
+    soakd.handlers["run.start"] = refuse
+    with pytest.raises(Failure) as caught:
+        client.call("run.start", {"plan": {}})
+    assert caught.value.problems == ()
+
+
 def test_notifications_come_before_the_result_of_their_stream(
     soakd: FakeSoakd, client: Client
 ) -> None:

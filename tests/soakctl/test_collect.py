@@ -82,14 +82,28 @@ def test_output_may_be_a_file_or_a_folder(
 def test_nothing_is_ever_overwritten(
     soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
 ) -> None:
-    """Neither a file that was named nor one that has the suggested name."""
+    """Neither a file that was named nor those that have the suggested names."""
     soakd.handlers["run.collect"] = _bundle()
+    taken = [NAME, *(NAME.replace(".tar", f"-{number}.tar") for number in range(2, 21))]
     for name, argv in ((NAME, ()), ("mine.tgz", ("-o", "mine.tgz"))):
-        (tmp_path / name).write_text("precious")
+        for other in taken if name == NAME else [name]:
+            (tmp_path / other).write_text("precious")
         assert soakctl("collect", *argv) == 2
         assert f"{name}: it exists already" in capsys.readouterr().err
-        assert (tmp_path / name).read_text() == "precious"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"precious"}
+    assert len(list(tmp_path.iterdir())) == len(taken) + 1
+
+
+def test_two_bundles_of_one_second_have_names_of_their_own(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+) -> None:
+    """The suggested name is exact to the second, and nobody chose it."""
+    soakd.handlers["run.collect"] = _bundle()
+    second = NAME.replace(".tar", "-2.tar")
+    for name in (NAME, second):
+        assert soakctl("collect") == 0
+        assert capsys.readouterr().out == f"./{name}\n"
+    assert (tmp_path / second).read_bytes() == BUNDLE
 
 
 def test_a_missing_folder_is_named_before_anything_is_fetched(

@@ -284,7 +284,9 @@ def test_again_checks_the_folders_and_takes_nothing_else(
     assert soakctl("start", "--again", "r7") == 78
     assert "node a: cannot use" in capsys.readouterr().err
     assert soakctl("start", "4h", "--again", "r7", "--latest") == 2
-    assert "cannot use --again with duration, latest" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "cannot use --again with DURATION, --latest: it takes the plan as it was\n" in err
+    assert "change it there: soakctl plan show r7\n" in err
     soakd.handlers["run.plan"] = {"id": "r7", "plan": {"colour": 1}, "sha256": {}}
     assert soakctl("start", "--again", "r7") == 78
     assert [method for method, _ in soakd.calls].count("run.start") == 1

@@ -50,6 +50,19 @@ def test_a_finished_run_shows_its_verdict_with_its_sentence(
     assert "  cause     node a exited (node a)\n" in out
 
 
+def test_a_cause_that_the_verdict_has_told_is_not_told_twice(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """Its headline is enough, unless the cause names a node."""
+    told = {"code": "stop_asked", "text": "stopped by alice", "node": None, "at": None}
+    soakd.handlers["run.status"] = finished("aborted", "stopped by alice", cause=told)
+    assert soakctl("status", "r7") == 0
+    assert capsys.readouterr().out.count("stopped by alice") == 1
+    soakd.handlers["run.status"] = status(state="stopping", cause=told)
+    assert soakctl("status", "r7") == 0
+    assert "  cause     stopped by alice\n" in capsys.readouterr().out
+
+
 def test_trouble_of_a_node_stands_below_it(
     soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
 ) -> None:

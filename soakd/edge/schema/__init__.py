@@ -76,7 +76,7 @@ def _claim(path: Path) -> int:
     except BaseException as error:
         os.close(lock_fd)
         if isinstance(error, BlockingIOError):
-            cause = "another soakd uses it; stop that one, or give this one its own --state"
+            cause = "another soakd uses it; talk to that one, or give this one its own --state"
         elif isinstance(error, OSError):
             cause = f"{error.strerror}; check owner and mode of {path}"
         else:
