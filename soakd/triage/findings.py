@@ -1,0 +1,163 @@
+"""Reads one bundle or run folder and gathers what stands in it; judges nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from soakd.bundle.reader import Bundle, Limits, Member
+from soakd.core.series import Series
+from soakd.triage import records, script_logs, shares
+from soakd.triage.lines import batches, text
+from soakd.triage.names import Names
+from soakd.triage.output import Output
+from soakd.triage.rounds_tsv import RoundsTsv
+from soakd.triage.shares import ALL, Blocks, ReaderLost, Readers, Share
+from soakd.triage.status import Status
+
+STATUS_FILES = ("logs/status.ndjson", "logs/status_samples.ndjson")
+_OUTPUTS = {"logs/a.out": "a", "logs/b.out": "b"}
+_DOCUMENTS = ("run.json", "plan.json")
+
+
+class Findings:
+    """Everything that was read; what a bundle lacks stays as it is here.
+
+    Attributes:
+        files: records that were found, with their sizes.
+        notes: what could not be read, in sentences.
+        bad_lines: lines that are no record, by file.
+        series: of rounds.ndjson and resources.ndjson; `tsv_series` has the rounds of rounds.tsv,
+            only if there are windows.
+        tsv: None without rounds.tsv; likewise the others.
+    """
+
+    def __init__(self, path: str, windows_s: Iterable[float] = ()) -> None:
+        self.path = path
+        self.kind = ""
+        self.files: dict[str, int] = {}
+        self.notes: list[str] = []
+        self.bad_lines: Counter[str] = Counter()
+        self.windows_s = tuple(windows_s)
+        self.series = Series(self.windows_s)
+        self.tsv_series = Series(self.windows_s)
+        self.tsv: RoundsTsv | None = None
+        self.rounds: records.Rounds | None = None
+        self.events: records.Events | None = None
+        self.status: dict[str, Status] = {}
+        self.outputs: dict[str, Output] = {}
+        self.runner_log: script_logs.RunnerLog | None = None
+        self.soak_log = script_logs.SoakLog()
+        self.runner_out: list[str] = []
+        self.runner_state = ""
+        self.documents: dict[str, dict[str, Any]] = {}
+
+    def close(self) -> None:
+        """Give back what was put aside on disk."""
+        if self.tsv is not None:
+            self.tsv.close()
+
+    def take(self, name: str, member: Member) -> None:
+        """Read one record that is no status file."""
+        pieces = member.pieces
+        match name:
+            case "logs/rounds.tsv":
+                # A window needs the rounds one by one, otherwise the sums will do.
+                self.tsv = RoundsTsv(self._hear if self.windows_s else None)
+                self.tsv.read(pieces)
+            case "logs/rounds.ndjson":
+                self.rounds = records.Rounds(self.series)
+                self.rounds.read(pieces, self.bad_lines)
+            case "logs/events.ndjson":
+                self.events = records.Events()
+                self.events.read(pieces, self.bad_lines)
+            case "logs/resources.ndjson":
+                for sample in records.objects(pieces, self.bad_lines, name):
+                    self.series.resources(sample)
+            case "logs/soak.log":
+                self.soak_log.read(pieces)
+            case "logs/runner.log":
+                self.runner_log = script_logs.RunnerLog()
+                self.runner_log.read(pieces)
+            case "runner.out":
+                self.runner_out = script_logs.runner_out(pieces)
+            case "runner.state":
+                self.runner_state = next((text(b[0], 40) for b in batches(pieces)), "").strip()
+            case _:
+                self._take_other(name, pieces)
+
+    def _take_other(self, name: str, pieces: Iterable[bytes]) -> None:
+        if name in _OUTPUTS:
+            output = self.outputs[_OUTPUTS[name]] = Output()
+            output.read(pieces)
+        elif name in _DOCUMENTS:
+            document = records.document(pieces)
+            if document is None:
+                self.notes.append(f"{name} is no JSON document")
+            else:
+                self.documents[name] = document
+
+    def _hear(self, outcome: str, time: str) -> None:
+        self.tsv_series.round({"outcome": outcome, "ended_at": time})
+
+
+def read(
+    path: str,
+    *,
+    windows_s: Iterable[float] = (),
+    limits: Limits | None = None,
+    processes: int | None = None,
+) -> Findings:
+    """Read everything once.
+
+    Args:
+        path: a `.tar.gz`, a tarball, or a folder.
+        windows_s: windows that gates will ask for.
+        limits: bounds of what is read.
+        processes: how many share the work; None: as many as there are processors, for a tarball
+            that is worth it.
+
+    Raises:
+        NotABundle: the path is neither bundle nor folder.
+    """
+    windows_s = tuple(windows_s)
+    if processes is None:
+        # A folder may grow under our hands: its blocks would not be the same for all.
+        processes = shares.processes_for(Bundle(path).packed_bytes)
+    try:
+        return _read(path, windows_s, limits, processes)
+    except ReaderLost:
+        return _read(path, windows_s, limits, 1)
+
+
+def _read(
+    path: str, windows_s: tuple[float, ...], limits: Limits | None, processes: int
+) -> Findings:
+    def read_share(share: Share) -> dict[str, Blocks]:
+        return _read_members(Findings(path), Bundle(path, limits), share)
+
+    found = Findings(path, windows_s)
+    bundle = Bundle(path, limits)
+    found.kind = bundle.kind
+    with Readers(processes, read_share) as readers:
+        own = _read_members(found, bundle, readers.own if processes > 1 else ALL)
+        parts = [own, *readers.results()]
+    for name in own:
+        found.status[name] = shares.joined(part.get(name, {}) for part in parts)
+    found.notes += bundle.notes
+    return found
+
+
+def _read_members(found: Findings, bundle: Bundle, share: Share) -> dict[str, Blocks]:
+    """Read the share of the status files; the first share comes with all other files."""
+    names = Names(bundle.note)
+    blocks: dict[str, Blocks] = {}
+    for member in bundle.members():
+        name = names.record(member.name, member.size)
+        if name in STATUS_FILES:
+            blocks[name] = shares.read_status(member.pieces, share, member.size)
+        elif name is not None and share.number == 0:
+            found.take(name, member)
+    found.files = names.found
+    return blocks
