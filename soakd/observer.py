@@ -118,11 +118,12 @@ class Observer:
                 # Begun by the shim itself (its latest end, a signal), the run ends with it; asked
                 # for by soakd, the run is ending already and this tells it nothing new.
                 self._note_event(kind, None, facts)
-                self._tell_soon(self._shim_stopped(str(facts.get("reason"))[:MAX_REASON_CHARS]))
+                self._tell_soon(self.shim_stopped(str(facts.get("reason"))[:MAX_REASON_CHARS]))
             case _:
                 return
 
-    def _shim_stopped(self, reason: str) -> run_state.Event:
+    def shim_stopped(self, reason: str) -> run_state.Event:
+        """What a run comes to whose shim has stopped the nodes by itself."""
         if reason in ASKED:
             text = f"the shim was told to stop ({reason}): by systemd, at a shutdown, or by hand"
             return run_state.Aborted(self.cause("shim_told", text))

@@ -31,7 +31,7 @@ from soakd.edge.store import RunRow
 from soakd.fleet import Fleet
 from soakd.host import Host
 from soakd.measure import Measure, Pair, pair_columns
-from soakd.observer import Observer
+from soakd.observer import ASKED, Observer
 from soakd.records import Records, last_sign_of_life
 from soakd.view import run_name
 
@@ -172,17 +172,20 @@ class Work:
             # Nothing of the run is lost with its shim yet.
             self._observer.left = await self._crew.put_down()
         else:
-            self._owner.tell_soon(loss_of_shim(row, self._last_reason(said.reason) or why))
+            self._owner.tell_soon(self._end_of_shim(row, said.reason, why))
 
-    def _last_reason(self, reason: str | None) -> str | None:
-        """Why a shim that is gone stopped the nodes before; None if it did not say so."""
+    def _end_of_shim(self, row: RunRow, reason: str | None, why: str) -> run_state.Event:
+        """What a run comes to whose shim is gone; `reason`: why it stopped the nodes before."""
+        if reason in ASKED and row.boot_id == boot_id():
+            return self._observer.shim_stopped(str(reason))
         if reason == ORPHAN:
             grace_s = min(self._plan.orphan_grace_s, self._host.config.orphan_grace_s)
-            return (
-                f"no soakd was there for {grace_s:g} s (orphan_grace_s), so its shim stopped the"
-                " nodes"
+            why = (
+                f"its shim stopped the nodes: no soakd was there for {grace_s:g} s (orphan_grace_s)"
             )
-        return None if reason is None else f"its shim stopped the nodes ({reason})"
+        elif reason is not None:
+            why = f"its shim stopped the nodes ({reason})"
+        return loss_of_shim(row, why)
 
     async def _reopen(self, path: Path) -> float | None:
         """Opens the run folder; returns when it was last written to, None if it is not there."""

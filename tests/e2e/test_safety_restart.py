@@ -201,3 +201,18 @@ def test_a_soakd_that_stays_away_for_too_long_leaves_nothing_running(own_box: Bo
     assert [node["exit"] for node in final["nodes"]] == [{"code": 0, "signal": None}] * 2
     assert len(box.records(run)) == final["rounds"]["total"]
     assert box.leftovers() == []
+
+
+def test_a_shim_that_is_told_to_end_while_soakd_is_away_aborts_its_run(own_box: Box) -> None:
+    """As at a shutdown of its slice: the nodes end politely, the next soakd says by what."""
+    box = own_box
+    run = box.start("50")
+    box.until_rounds(run, 1)
+    box.leave(signal.SIGKILL)
+    os.kill(box.row(run)["shim_pid"], signal.SIGTERM)
+    wait_for(lambda: not box.processes(), "the shim ends everything")
+    box.serve()
+    final = box.wait(run, status=4)
+    assert (final["result"], final["cause"]["code"]) == ("aborted", "shim_told")
+    assert "SIGTERM" in final["cause"]["text"]
+    assert [node["exit"] for node in final["nodes"]] == [{"code": 0, "signal": None}] * 2

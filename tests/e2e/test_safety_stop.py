@@ -169,10 +169,10 @@ def test_a_shim_that_dies_takes_its_nodes_along_and_the_cause_is_booked(
     descendants = faults.descendants(box, run, "a")
     shim = box.row(run)["shim_pid"]
     os.kill(shim, number)
-    final = box.wait(run, status=5)
     politely = number == signal.SIGTERM
-    assert final["cause"]["code"] == ("shim_stopped" if politely else "shim_lost")
-    assert final["verdict"] == "harness_error"
+    final = box.wait(run, status=4 if politely else 5)
+    assert final["cause"]["code"] == ("shim_told" if politely else "shim_lost")
+    assert final["verdict"] == ("aborted" if politely else "harness_error")
     assert not alive(shim)
     _is_over(box, run, [*pids, *descendants])
     if politely:

@@ -26,7 +26,7 @@ from soakd.edge.journal import RunFolder
 from soakd.edge.shim_client import Swept
 from soakd.host import Host
 from soakd.log import configure
-from soakd.run import NEWS_BACKLOG, Run
+from soakd.run import MAX_NOTES, NEWS_BACKLOG, Run
 from tests.run.kit import (
     FakeProcess,
     World,
