@@ -76,7 +76,7 @@ def test_as_json_stdout_holds_events_and_the_final_status(env: dict[str, str]) -
     [
         ("This is a SIMULATION", signal.SIGINT, 130),
         ("r1 staging", signal.SIGINT, 130),
-        ("node b launched", signal.SIGHUP, 129),
+        ("r1 starting", signal.SIGHUP, 129),
         ("r1 running", signal.SIGTERM, 143),
     ],
 )
