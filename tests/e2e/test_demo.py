@@ -81,7 +81,7 @@ def test_the_demo_shows_a_soak_and_leaves_nothing(demo: Demo) -> None:
     assert "Traceback" not in out + err
 
 
-@pytest.mark.parametrize("moment", ["the interpreter starts", "SIMULATION", "launched"])
+@pytest.mark.parametrize("moment", ["the interpreter starts", "SIMULATION", "starting"])
 def test_ctrl_c_cleans_up_at_any_moment(demo: Demo, bare_box: Box, moment: str) -> None:
     """Processes, ports, folder and cgroup are gone, and so is every trace in /tmp."""
     with Terminal(bare_box, {}) as terminal:
@@ -116,14 +116,14 @@ def test_a_closed_terminal_ends_the_demo_as_well(demo: Demo, bare_box: Box) -> N
     """SIGHUP: it owns that soakd."""
     with Terminal(bare_box, {}) as terminal:
         terminal.execute(*demo.command("demo", "--seconds", "60"))
-        terminal.read_until("launched")
+        terminal.read_until("running")
     assert demo.left() == []
 
 
 def test_a_killed_demo_takes_its_soakd_and_nodes_along(demo: Demo) -> None:
     """SIGKILL leaves no chance to clean up the folder, but nothing runs on."""
     process = demo.start("demo", "--seconds", "60")
-    Lines(process).until(lambda line: "launched" in line, "the nodes")
+    Lines(process).until(lambda line: "running" in line, "the nodes")
     process.kill()
     process.wait(GUARD_S)
     wait_for(lambda: all(item.startswith("/") for item in demo.left()), "everything has ended")
