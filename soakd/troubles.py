@@ -135,13 +135,13 @@ class Troubles:
             text: the line.
             at_byte: where it ends in the node's output.
         """
-        more = self._allowed.setdefault((node, kind), _Allowance()).take()
-        if more is not None:
-            self._tell(kind, node, {"line": text[:MAX_LINE_CHARS], "at_byte": at_byte, **more})
+        self._tell_some(kind, node, {"line": text[:MAX_LINE_CHARS], "at_byte": at_byte})
 
     def skipped(self, node: str, from_byte: int, to_byte: int) -> None:
         """Says that the node printed faster than anybody reads."""
-        kind = "output_not_read"
+        self._tell_some("output_not_read", node, {"from_byte": from_byte, "to_byte": to_byte})
+
+    def _tell_some(self, kind: str, node: str, data: Mapping[str, Any]) -> None:
         more = self._allowed.setdefault((node, kind), _Allowance()).take()
         if more is not None:
-            self._tell(kind, node, {"from_byte": from_byte, "to_byte": to_byte, **more})
+            self._tell(kind, node, {**data, **more})

@@ -14,7 +14,7 @@ from soakd.drivers.rust_mule_words import LOG_TROUBLE
 ROOT = Path(__file__).resolve().parents[1]
 # Made from what the shim sends, by a name that is no literal there.
 FROM_SHIM = {"orphan", "stopping"}
-MAKERS = {"event", "_note_event", "_tell", "tell_line"}
+MAKERS = {"event", "_note_event", "_tell", "tell_line", "_tell_some"}
 
 
 def literal_kinds(path: Path) -> Iterator[str]:
