@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from soakd.edge.shim_client import ShimRefused
 from tests.shim import harness
@@ -59,7 +60,10 @@ async def test_failing_verb_is_an_answer(
         with pytest.raises(ShimRefused) as refused:
             await shim.call("list", node="a", path=".")
         assert refused.value.code == code
-        assert (await shim.call("inspect", node="a"))["argv"][-1] == "100"
+        # The node's shell may not have become its program yet.
+        with trio.fail_after(harness.GUARD_S):
+            while (await shim.call("inspect", node="a"))["argv"][-1] != "100":
+                await trio.sleep(0.01)
 
 
 async def test_failing_loop_stops_the_nodes_in_order(
