@@ -26,7 +26,8 @@ from tests.benchmarks.box import SOAKCTL, wait_for
 
 WAIT_S = 0.5
 UDP_FIRST, UDP_PORTS = 30_000, 4
-FIRST_PORT = 31_000
+UNUSED_PORT = 31_000
+"""What the folders say; soakd leases other ones."""
 SIM = {
     "warmup_secs": 0.0,
     "latency_min_secs": 0.0,
@@ -51,11 +52,11 @@ class Street:
         self._folder = folder
         self._soaks = soaks
         for place in range(soaks):
-            for node, port in zip("ab", self._ports(place), strict=True):
+            for node in "ab":
                 install(
                     self._source(place, node),
                     python=default_python(),
-                    port=port,
+                    port=UNUSED_PORT,
                     session_name=f"{node}{place}",
                     sim={
                         **SIM,
@@ -90,16 +91,13 @@ class Street:
 
     def start(self, place: int) -> str:
         """Start the soak of a place; its id."""
-        ports = self._ports(place)
         env = {
             **os.environ,
             **PLAN,
             "A_SRC": str(self._source(place, "a")),
             "B_SRC": str(self._source(place, "b")),
-            "A_URL": f"127.0.0.1:{ports[0]}",
-            "B_URL": f"127.0.0.1:{ports[1]}",
         }
-        return str(self._ctl("start", "1h", env=env)["id"])
+        return str(self._ctl("start", "1h", "--ports", "auto", env=env)["id"])
 
     def stop(self, run: str) -> None:
         """Stop a soak and wait for its end."""
@@ -139,9 +137,6 @@ class Street:
 
     def _source(self, place: int, node: str) -> Path:
         return self._folder / f"source-{place}-{node}"
-
-    def _ports(self, place: int) -> tuple[int, int]:
-        return FIRST_PORT + 2 * place, FIRST_PORT + 2 * place + 1
 
 
 def measure(folder: Path, neighbours: int, rounds: int) -> tuple[list[float], list[float]]:
