@@ -108,19 +108,14 @@ class Judge:
         path = f"/proc/{pid}/exe"
         try:
             info = os.stat(path)
-            # An inode is given to another file once its own is removed; the place is not.
-            return (info.st_dev, info.st_ino) in self._order.programs and self._inside(
-                os.readlink(path)
-            )
         except OSError:
             return False
+        # An inode is given to another file once its own is removed; the place is not.
+        return (info.st_dev, info.st_ino) in self._order.programs and self._inside(_link(path))
 
     def _place(self, pid: int) -> str | None:
-        try:
-            if self._inside(os.readlink(f"/proc/{pid}/cwd")):
-                return "stands in a node folder"
-        except OSError:
-            pass
+        if self._inside(_link(f"/proc/{pid}/cwd")):
+            return "stands in a node folder"
         for word in _read(f"/proc/{pid}/cmdline", MAX_ENVIRON).split(b"\0"):
             value = word.partition(b"=")[2]
             if word.startswith(self._words) or value.startswith(self._words):
@@ -187,6 +182,14 @@ def _uids(pid: int) -> tuple[int, int] | None:
             words = line.split()
             return int(words[1]), int(words[2])
     return None
+
+
+def _link(path: str) -> str:
+    """Where a link of /proc leads; empty if the process is gone or may not be looked at."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 def _read(path: str, limit: int) -> bytes:
