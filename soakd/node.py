@@ -24,6 +24,8 @@ from soakd.drivers.rust_mule_api import (
     HTTP_FORBIDDEN,
     HTTP_OK,
     HTTP_UNAVAILABLE,
+    KeywordAnswer,
+    KeywordHits,
     RustMuleApi,
     Sources,
 )
@@ -35,6 +37,9 @@ from soakd.edge.pidfds import start_ticks
 PUBLISH_SOURCE = "/kad/publish_source"
 SEARCH_SOURCES = "/kad/search_sources"
 SOURCES = "/kad/sources"
+PUBLISH_KEYWORD = "/kad/publish_keyword"
+SEARCH_KEYWORD = "/kad/search_keyword"
+KEYWORD_RESULTS = "/kad/keyword_results"
 STATUS = "/status"
 
 RESOURCE_SAMPLE_S = 10.0
@@ -125,6 +130,25 @@ class LiveNode:
     async def sources(self, file_id: str) -> Sources:
         """Reads the source table for a file; raises `SoakError` when there is no usable answer."""
         return await self._ask(SOURCES, self._api.sources(file_id))
+
+    async def publish_keyword(
+        self, query: str, file_id: str, size_bytes: int, filename: str, file_type: str | None
+    ) -> KeywordAnswer:
+        """Queues a keyword publish; raises `SoakError` when the node did not say queued."""
+        call = self._api.publish_keyword(query, file_id, size_bytes, filename, file_type)
+        return await self._ask(PUBLISH_KEYWORD, call)
+
+    async def search_keyword(self, query: str, keyword_id: str | None) -> KeywordAnswer:
+        """Queues a keyword search; raises `SoakError` when the node did not say queued."""
+        return await self._ask(SEARCH_KEYWORD, self._api.search_keyword(query, keyword_id))
+
+    async def keyword_hits(self, keyword_id: str) -> KeywordHits:
+        """Reads what is known of a keyword; raises `SoakError` without a usable answer."""
+        return await self._ask(KEYWORD_RESULTS, self._api.keyword_hits(keyword_id))
+
+    async def look(self, what: str) -> str:
+        """Raw answer of a look by its name; it is no part of a round, so its failure no trouble."""
+        return await self._api.look(what)
 
     async def status(self) -> str:
         """Raw body of the last snapshot; raises `SoakError` when there is no usable answer."""

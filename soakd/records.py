@@ -34,6 +34,7 @@ STATUS = "logs/status.ndjson"
 SAMPLES = "logs/status_samples.ndjson"
 EVENTS = "logs/events.ndjson"
 RESOURCES = "logs/resources.ndjson"
+ANSWERS = "logs/answers.ndjson"
 RUNNER_STATE = "runner.state"
 BLOCK_BYTES = 512
 """Unit of `st_blocks`, whatever the file system."""
@@ -113,6 +114,11 @@ class Records:
             STATUS, rows.status_row(script_time(wall_now()), node.upper(), body).encode()
         )
 
+    def answer(self, node: str, step: str, number: int | None, body: str) -> None:
+        """A raw answer of a self-test; `number` is the round's, None before the first."""
+        record = {"at": rfc3339(wall_now()), "round": number, "node": node, "step": step}
+        self.folder.append(ANSWERS, _line({**record, "body": body}))
+
     def resources(self, node: str, sample: Mapping[str, Any]) -> None:
         """A sample of a node's process."""
         record = {"at": rfc3339(wall_now()), "node": node, **sample}
@@ -165,15 +171,20 @@ class Records:
             text = f"cannot read plan.json of the run for node {node}: {error!r}"
             raise HostError("internal", text) from error
 
-    async def skip_cut_round(self, pair: rows.Pair, cause: str) -> None:
-        """Records the round that soakd left under way, if there was one, as skipped."""
+    async def skip_cut_round(self, columns: Callable[[int], rows.Pair], cause: str) -> None:
+        """Records the round that soakd left under way, if there was one, as skipped.
+
+        Args:
+            columns: gives the columns of a round by its number.
+            cause: such as `gap`.
+        """
         begun = rows.last_round_begun(
             line.decode("utf-8", "replace") for line in self.folder.read_lines(RUNNER_LOG)
         )
         if begun is None or begun.number <= self.last_round:
             return
         now = wall_now()
-        record = rows.skipped_record(begun, pair, cause, rfc3339(now))
+        record = rows.skipped_record(begun, columns(begun.number), cause, rfc3339(now))
         row = rows.tsv_row(script_time(now), begun.number, begun.file_id, "", "", "")
         line = rows.record_json(record).encode()
         await trio.to_thread.run_sync(self._write_round, line, _bytes(row))

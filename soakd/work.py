@@ -21,19 +21,21 @@ from soakd.core.gates import windows_of
 from soakd.core.model import Cause
 from soakd.core.plan import Plan
 from soakd.core.rounds import Cut, NodeDown
+from soakd.core.section import Section
 from soakd.core.stats import counters_to_dict
 from soakd.crew import Crew
-from soakd.edge.clock import boot_id, boot_now, wall_now
+from soakd.edge.clock import boot_id, boot_now, sleep_until_boot, wall_now
 from soakd.edge.journal import RunFolder
 from soakd.edge.peers import Account
 from soakd.edge.shim_client import ShimLost, read_last_words
 from soakd.edge.store import RunRow
 from soakd.fleet import Fleet
 from soakd.host import Host
-from soakd.measure import Measure, Pair, pair_columns
+from soakd.measure import Measure
 from soakd.observer import ASKED, Observer
 from soakd.records import Records, last_sign_of_life
 from soakd.view import run_name
+from soakd.warming import Warmer
 
 REJOIN_S = 5.0
 DISK_CHECK_S = 15.0
@@ -84,6 +86,7 @@ class Work:
         self._observer = observer
         self._folder: RunFolder | None = None
         self._measure: Measure | None = None
+        self._warmer: Warmer | None = None
         self._begun = False
         self._cut: Cut | NodeDown | None = None
 
@@ -105,7 +108,7 @@ class Work:
     @property
     def last_answers(self) -> str:
         """What the nodes answered last while they were waited for; empty before that."""
-        return self._fleet.last_answers
+        return self._fleet.last_answers if self._warmer is None else self._warmer.last_sample
 
     async def run(self) -> None:
         """Does all of it; returns when rounds have ended, or early when the run is ending.
@@ -123,7 +126,7 @@ class Work:
             ready = run_state.AllReady() if hopeless is None else run_state.Failed(hopeless)
             state = await self._owner.tell(ready)
         if isinstance(state, run_state.Warming):
-            state = await self._owner.tell(run_state.Warmed())
+            state = await self._warm_up(state)
         if isinstance(state, run_state.Running):
             await self._play_rounds(state)
 
@@ -229,7 +232,8 @@ class Work:
                 self._observer.span = [state.since_s, state.deadline_s]
             await self._observer.add_gap(from_at, max(from_at, to_at), "soakd was away")
         cold = isinstance(state, run_state.Running) and state.cold
-        await self._written().skip_cut_round(pair_columns(self._plan, cold=cold), "gap")
+        columns = functools.partial(self._section().columns, cold=cold)
+        await self._written().skip_cut_round(columns, "gap")
 
     def cut(self, event: Cut | NodeDown) -> None:
         """Ends the rounds now; the one under way is recorded with the event as its cause."""
@@ -291,13 +295,28 @@ class Work:
 
     # -- measuring -----------------------------------------------------------------------------
 
+    async def _warm_up(self, warming: run_state.Warming) -> run_state.State:
+        """Waits until the nodes are warm or time is up; returns the run's state then."""
+        warmer = self._warmer = Warmer(self._plan, self._fleet.live, self._written())
+        with trio.move_on_after(max(0.0, warming.until_s - boot_now())) as scope:
+            await warmer.run(self._owner.progress)
+        if not scope.cancelled_caught:
+            return await self._owner.tell(run_state.Warmed())
+        await sleep_until_boot(warming.until_s)
+        self._observer.event("not_warm", None, {"text": warmer.last_sample})
+        return await self._owner.tell(run_state.TimedOut(warmer.last_sample))
+
+    def _section(self) -> Section:
+        """What is measured."""
+        return Section(1, self._plan)
+
     async def _play_rounds(self, running: run_state.Running) -> None:
         records = self._written()
         if records.last_round == 0:
             left_s = None if running.deadline_s is None else running.deadline_s - boot_now()
             deadline = None if left_s is None else wall_now() + left_s
             records.marker(rows.soak_start(self._plan.duration_s, deadline))
-        measure = Measure(self._plan, Pair.of(self._plan, self._fleet.live), records, self)
+        measure = Measure(self._section(), self._fleet.live, records, self)
         self._measure = measure
         if self._cut is not None:
             measure.interrupt(self._cut)
@@ -305,7 +324,7 @@ class Work:
             for node in self._fleet.live.values():
                 nursery.start_soon(node.watch_status)
                 nursery.start_soon(node.watch_resources)
-            ended = await measure.run(running)
+            ended = await measure.run(running.deadline_s, cold=running.cold)
             nursery.cancel_scope.cancel()
         if ended is not None:
             await self._owner.tell(ended)

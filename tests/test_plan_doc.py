@@ -10,8 +10,9 @@ import pytest
 from soakd.core.plan import DEFAULT_DURATION_S
 from soakd.core.plan_file import PlanFile, read_plan_file
 from soakd.core.plan_file_matrix import value_text
-from soakd.core.plan_keys import KEYS, NODE_KEYS, Key
-from soakd.core.plan_parse import MAX_ENV, MAX_GATES, MAX_NODES
+from soakd.core.plan_keys import KEYS, NODE_KEYS, SCENARIO_DEFAULTS, Key
+from soakd.core.plan_nodes import MAX_ENV, MAX_NODES
+from soakd.core.plan_parse import MAX_GATES
 from soakd.core.plan_shape import NodePlan, Plan
 
 DOC = (Path(__file__).resolve().parents[1] / "docs" / "plan.md").read_text()
@@ -40,7 +41,7 @@ def limits(key: Key) -> str | None:
 def test_every_key_has_its_row_and_no_row_is_too_many() -> None:
     """The plan's keys and the node's; the table behind both is that of the parser."""
     assert set(rows("Keys of the plan")) == set(KEYS) == set(Plan.__slots__)
-    assert set(rows("Keys of a node")) == {*NODE_KEYS, "url"}
+    assert set(rows("Keys of a node")) == {*NODE_KEYS, "url", "count"}
     assert set(NODE_KEYS) == set(NodePlan.__slots__)
 
 
@@ -97,3 +98,24 @@ def test_the_example_is_a_plan_file() -> None:
         f"nightly: wait_search_s={seconds}" for seconds in (10, 20, 40)
     ]
     assert "nightly: wait_search_s=10" in DOC
+
+
+def test_the_defaults_of_a_scenario_are_as_its_rows_say() -> None:
+    """What a plan file that only names the scenario gets."""
+    text = DOC.split("## Scenarios\n")[1].split("\n## ")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|$", text, re.MULTILINE))
+    plan = read('scenario = "dht_selftest"\n' + TWO_NODES).variants[0].plan
+    assert set(told) == set(SCENARIO_DEFAULTS["dht_selftest"])
+    for name, words in told.items():
+        value = getattr(plan, name)
+        shown = value[0] if isinstance(value, tuple) else value_text(value)
+        assert words.split(" (")[0] == shown
+
+
+def test_the_example_with_several_nodes_is_a_plan_file() -> None:
+    """Twenty nodes with names and ports counted up, all of which do everything."""
+    example = re.findall(r"```toml\n(.*?)```", DOC, re.DOTALL)[1]
+    nodes = read(example).variants[0].plan.nodes
+    assert [node.name for node in nodes] == [*(f"old{n}" for n in range(1, 20)), "new"]
+    assert [node.port for node in nodes] == list(range(17835, 17855))
+    assert {node.roles for node in nodes} == {("publisher", "searcher")}

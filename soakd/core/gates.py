@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from soakd.core.gate_parse import Gate, parse_gate
 from soakd.core.gate_rules import AT_END, LIVE, Facts, Look, Needs, Status, find, needs_text
-from soakd.core.model import Cause, Result, Verdict
+from soakd.core.model import WARMUP_TIMEOUT, Cause, Result, Verdict
 
 __all__ = [
     "DEFAULT_GATES",
@@ -145,6 +145,8 @@ def verdict(
         return "failed", failed
     if result == "stopped":
         return "aborted", why
+    if cause is not None and cause.code == WARMUP_TIMEOUT:
+        return "inconclusive", why
     if unmet:
         return "inconclusive", unmet
     return "passed", f"all {len(gate_results)} gates hold"

@@ -46,6 +46,9 @@ NODE_CAUSES: Final = frozenset(
 )
 """Cause codes that the node answers for; every other code is soakd's or its host's."""
 
+WARMUP_TIMEOUT: Final = "warmup_timeout"
+"""Cause code of a run that was to have no cold rounds: nobody is to blame, nothing is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:

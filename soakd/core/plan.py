@@ -22,11 +22,13 @@ from soakd.core.plan_shape import (
     PROGRAM,
     NodePlan,
     Plan,
+    flows_per_round,
     ladder_s,
     latest_end_s,
     longest_round_s,
     plan_to_dict,
     running_s,
+    warmup_s,
 )
 
 IGNORED_NODE_ENV = ignored_node_env
@@ -41,6 +43,7 @@ __all__ = [
     "PROGRAM",
     "NodePlan",
     "Plan",
+    "flows_per_round",
     "ignored_node_env",
     "ladder_s",
     "latest_end_s",
@@ -51,4 +54,5 @@ __all__ = [
     "plan_from_environment",
     "plan_to_dict",
     "running_s",
+    "warmup_s",
 ]

@@ -11,15 +11,19 @@ from typing import Any, Final
 
 from soakd.core.duration import parse_duration
 from soakd.core.errors import UserError
+from soakd.core.model import ROLES
 from soakd.core.plan_checks import show
 from soakd.core.plan_env import parse_url
 from soakd.core.plan_file_lines import Place
 from soakd.core.plan_file_names import Origins
 from soakd.core.plan_keys import KEYS, MAX_PORT, NODE_KEYS, canonical
+from soakd.core.plan_nodes import MAX_NODES
 
 FIRST_PORT: Final = 17835
 DEFAULT_HOST: Final = "127.0.0.1"
+FIXED: Final = "fixed"
 _ENV: Final = "env"
+_COUNT: Final = "count"
 
 
 def lay_over(
@@ -83,7 +87,9 @@ def finished(data: Mapping[str, Any], origins: Origins) -> dict[str, Any]:
     return {
         **data,
         "nodes": [
-            _finished_node(node, index, origins) if isinstance(node, Mapping) else node
+            _finished_node(node, index, _roles(data, index), origins)
+            if isinstance(node, Mapping)
+            else node
             for index, node in enumerate(nodes)
         ],
     }
@@ -112,7 +118,7 @@ def _take_nodes(tables: object, data: dict[str, Any], origins: Origins, folder: 
     nodes: list[object] = []
     for name, table in tables.items():
         if name != _ENV:
-            nodes.append(_named_node(name, table, len(nodes), origins, folder))
+            nodes += _named_nodes(name, table, len(nodes), origins, folder)
         elif "node_env" in data:
             origins.problems.add("node_env", "cannot be given beside [node.env]")
         else:
@@ -122,8 +128,45 @@ def _take_nodes(tables: object, data: dict[str, Any], origins: Origins, folder: 
     data["nodes"] = nodes
 
 
-def _named_node(name: str, table: object, index: int, origins: Origins, folder: str) -> object:
-    place = ("node", name)
+def _named_nodes(
+    name: str, table: object, index: int, origins: Origins, folder: str
+) -> list[object]:
+    """The node of a table; with `count` several, whose names and ports are counted up."""
+    if not isinstance(table, Mapping) or _COUNT not in table:
+        return [_named_node(name, name, table, index, origins, folder)]
+    rest = {key: value for key, value in table.items() if key != _COUNT}
+    count = table[_COUNT]
+    if type(count) is not int or not 1 <= count <= MAX_NODES:
+        origins.note(f"nodes[{index}].{_COUNT}", ("node", name, _COUNT))
+        what = f"cannot be other than a whole number from 1 to {MAX_NODES}, got {show(count)}"
+        origins.problems.add(f"nodes[{index}].{_COUNT}", what)
+        count = 1
+    return [
+        _named_node(f"{name}{place + 1}", name, _moved(rest, place), index + place, origins, folder)
+        for place in range(count)
+    ]
+
+
+def _moved(table: Mapping[str, Any], by: int) -> dict[str, Any]:
+    """A node's table with a port that is higher by so much; what is none is the parser's."""
+    moved = dict(table)
+    if type(moved.get("port")) is int:
+        moved["port"] += by
+    if isinstance(moved.get("url"), str) and by:
+        # Of the first node the URL stays: a problem of it is told once.
+        try:
+            moved["host"], port = parse_url(moved["url"])
+        except ValueError:
+            return {key: value for key, value in moved.items() if key != "url"}
+        moved["port"] = port + by
+        del moved["url"]
+    return moved
+
+
+def _named_node(
+    name: str, heading: str, table: object, index: int, origins: Origins, folder: str
+) -> object:
+    place = ("node", heading)
     node = _node(table, index, place, origins, folder)
     if isinstance(node, dict):
         if "name" in node:
@@ -193,7 +236,16 @@ def _absolute(value: object, folder: str) -> object:
     return f"{folder.rstrip('/')}/{value}"
 
 
-def _finished_node(node: Mapping[str, Any], index: int, origins: Origins) -> dict[str, Any]:
+def _roles(data: Mapping[str, Any], index: int) -> list[str]:
+    """The roles of a node that names none: with several pairs every node does everything."""
+    if data.get("pairs", FIXED) != FIXED:
+        return list(ROLES)
+    return ["searcher" if index else "publisher"]
+
+
+def _finished_node(
+    node: Mapping[str, Any], index: int, roles: list[str], origins: Origins
+) -> dict[str, Any]:
     path = f"nodes[{index}]"
     where: dict[str, Any] = {"host": DEFAULT_HOST, "port": FIRST_PORT + index}
     if "url" in node:
@@ -204,7 +256,6 @@ def _finished_node(node: Mapping[str, Any], index: int, origins: Origins) -> dic
         except ValueError as error:
             origins.problems.add(f"{path}.url", str(error))
             where["port"] = MAX_PORT - index
-    roles = ["searcher" if index else "publisher"]
     if "url" in node:
         # Of a URL beside host or port only the URL is looked at: it is a problem anyway.
         node = {key: value for key, value in node.items() if key not in {"url", *where}}

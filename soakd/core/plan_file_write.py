@@ -67,7 +67,9 @@ class _Writer:
                 f"{table}.url" in self._lists and key in {"host", "port"}
             ):
                 continue
-            yield self._pair(f"{table}.{key}", key, getattr(node, key))
+            value = getattr(node, key)
+            if value is not None:
+                yield self._pair(f"{table}.{key}", key, value)
         if f"{table}.url" in self._lists:
             yield self._pair(f"{table}.url", "url", "")
         yield from self._env(f"{table}.env", node.env)

@@ -37,7 +37,7 @@ class Key(NamedTuple):
 
 
 KEYS: Final[Mapping[str, Key]] = {
-    "scenario": Key("choice", choices=("source_probe",)),
+    "scenario": Key("choice", choices=("source_probe", "dht_selftest", "keyword_probe")),
     "nodes": Key("list"),
     "duration_s": Key("seconds", 1, MAX_DURATION_S),
     "rounds": Key("whole", 1, MAX_ROUNDS),
@@ -60,6 +60,20 @@ KEYS: Final[Mapping[str, Key]] = {
     "orphan_grace_s": Key("seconds", 1, MAX_DURATION_S),
     "staging_timeout_s": Key("seconds", 1, _DAY_S),
     "gates": Key("list"),
+    "no_rounds": Key("flag"),
+    "pairs": Key("choice", choices=("fixed", "round_robin", "all_to_all")),
+    "pair_seed": Key("whole", 0, 2**31 - 1),
+    "warmup": Key("list"),
+    "warmup_samples": Key("whole", 1, 100),
+    "warmup_check_s": Key("seconds", 0.05, 3600),
+    "warmup_timeout_s": Key("seconds", 0, _DAY_S),
+    "warmup_on_timeout": Key("choice", choices=("go_on", "end")),
+    "file_size_bytes": Key("whole", 1, 4_000_000_000),
+    "file_type": Key("text"),
+    "wait_sources_s": Key("seconds", 0, _DAY_S),
+    "debug_lookup": Key("flag"),
+    "peers_snapshot": Key("choice", choices=("each", "first", "none")),
+    "routing_snapshot": Key("choice", choices=("each", "first", "end", "none")),
 }
 
 NODE_KEYS: Final[Mapping[str, Key]] = {
@@ -69,7 +83,26 @@ NODE_KEYS: Final[Mapping[str, Key]] = {
     "port": Key("whole", MIN_PORT, MAX_PORT),
     "roles": Key("list"),
     "env": Key("table"),
+    "query": Key("text"),
+    "file_id": Key("text"),
+    "filename": Key("text"),
 }
+
+SCENARIO_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "source_probe": {},
+    "keyword_probe": {},
+    # Those of the script that it replaces; `read_every_s` is its poll interval.
+    "dht_selftest": {
+        "rounds": 2,
+        "wait_publish_s": 60.0,
+        "wait_search_s": 45.0,
+        "wait_between_s": 20.0,
+        "read_every_s": 10.0,
+        "miss_recheck_attempts": 0,
+        "warmup": ("live_10m >= 3",),
+    },
+}
+"""What a scenario puts in the place of the defaults below."""
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     field.name: field.default
@@ -80,8 +113,18 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 
 
 def default(name: str) -> Any:
-    """Return the default of a key that has one."""
+    """Return the default of a key that has one, of most scenarios."""
     return _DEFAULTS[name]
+
+
+def with_scenario(data: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the data of a plan with its scenario's own defaults for what is not given."""
+    scenario = data.get("scenario")
+    own = SCENARIO_DEFAULTS.get(scenario, {}) if isinstance(scenario, str) else {}
+    if data.get("duration_s") is not None or data.get("no_rounds"):
+        # Another end is given already.
+        own = {key: value for key, value in own.items() if key != "rounds"}
+    return {**own, **data}
 
 
 def canonical(name: str) -> str:

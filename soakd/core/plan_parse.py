@@ -6,31 +6,29 @@ to be trusted.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection, Mapping
 from typing import Final, cast
 
 from soakd.core.errors import UserError
 from soakd.core.gates import parse_gate
-from soakd.core.model import ROLES
-from soakd.core.plan_checks import Names, Problems, Reader, has_control, show
-from soakd.core.plan_keys import KEYS, NODE_KEYS, default
-from soakd.core.plan_shape import DEFAULT_DURATION_S, NodePlan, Plan
+from soakd.core.plan_checks import Names, Problems, Reader, show
+from soakd.core.plan_keys import KEYS, default, with_scenario
+from soakd.core.plan_nodes import (
+    MAX_WORD_CHARS,
+    read_env,
+    read_nodes,
+    read_optional_text,
+    read_path,
+)
+from soakd.core.plan_shape import DEFAULT_DURATION_S, DEFAULT_KEEP_S, Plan
+from soakd.core.warmup import parse_condition
 
-MAX_NODES: Final = 16
 MAX_LABEL_CHARS: Final = 64
-MAX_PATH_CHARS: Final = 4095
 MAX_GATES: Final = 32
-MAX_ENV: Final = 64
-MAX_ENV_CHARS: Final = 4096
+MAX_CONDITIONS: Final = 8
 MIN_READ_EVERY_S: Final = 0.05
-_NODE_NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
 _RUN_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-# soakd builds these: a node that saw others would not be the submitter's, or not the run's.
-_BUILT_ENV: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME"})
-_BUILT_PREFIX: Final = "SOAK_"
 
 
 def parse_plan(mapping: Mapping[str, object]) -> Plan:
@@ -66,12 +64,12 @@ def raise_problems(problems: Problems) -> None:
 
 def read_plan(mapping: Mapping[str, object], problems: Problems) -> Plan:
     """Read every field, noting problems; the plan is a stand-in if there are any."""
-    reader = Reader(cast("Mapping[object, object]", mapping), problems)
+    reader = Reader(cast("Mapping[object, object]", with_scenario(mapping)), problems)
     reader.refuse_unknown(KEYS)
     duration_s, rounds = _extent(reader)
     return Plan(
         scenario=_choice(reader, "scenario"),
-        nodes=(nodes := _nodes(reader, problems)),
+        nodes=(nodes := read_nodes(reader, problems)),
         duration_s=duration_s,
         rounds=rounds,
         wait_publish_s=_seconds(reader, "wait_publish_s"),
@@ -83,16 +81,30 @@ def read_plan(mapping: Mapping[str, object], problems: Problems) -> Plan:
         ready_timeout_s=_seconds(reader, "ready_timeout_s"),
         fresh_identity=_flag(reader, "fresh_identity"),
         run_tag=_run_tag(reader),
-        run_root=_path(reader, "run_root") if reader.value("run_root") is not None else None,
+        run_root=read_path(reader, "run_root") if reader.value("run_root") is not None else None,
         label=_label(reader),
         keep_config=_flag(reader, "keep_config"),
         latest=_flag(reader, "latest"),
-        node_env=_env(reader, "node_env"),
+        node_env=read_env(reader, "node_env"),
         ports=_choice(reader, "ports"),
         stop_grace_s=_seconds(reader, "stop_grace_s"),
         orphan_grace_s=_seconds(reader, "orphan_grace_s"),
         staging_timeout_s=_seconds(reader, "staging_timeout_s"),
         gates=_gates(reader, {node.name for node in nodes}),
+        no_rounds=_flag(reader, "no_rounds"),
+        pairs=_choice(reader, "pairs"),
+        pair_seed=_whole(reader, "pair_seed"),
+        warmup=_warmup(reader),
+        warmup_samples=_whole(reader, "warmup_samples"),
+        warmup_check_s=_seconds(reader, "warmup_check_s"),
+        warmup_timeout_s=_seconds(reader, "warmup_timeout_s"),
+        warmup_on_timeout=_choice(reader, "warmup_on_timeout"),
+        file_size_bytes=_whole(reader, "file_size_bytes"),
+        file_type=read_optional_text(reader, "file_type", MAX_WORD_CHARS),
+        wait_sources_s=_seconds(reader, "wait_sources_s"),
+        debug_lookup=_flag(reader, "debug_lookup"),
+        peers_snapshot=_choice(reader, "peers_snapshot"),
+        routing_snapshot=_choice(reader, "routing_snapshot"),
     )
 
 
@@ -115,6 +127,8 @@ def _choice(reader: Reader, name: str) -> str:
 
 
 def _extent(reader: Reader) -> tuple[float | None, int | None]:
+    if reader.value("no_rounds") is True:
+        return _extent_of_kept(reader)
     rounds = None
     if reader.value("rounds") is not None:
         key = KEYS["rounds"]
@@ -125,6 +139,29 @@ def _extent(reader: Reader) -> tuple[float | None, int | None]:
     if rounds is None and reader.has("duration_s"):
         reader.bad("duration_s", "cannot do without an end: give a duration or rounds")
     return (DEFAULT_DURATION_S if rounds is None else None), rounds
+
+
+def _extent_of_kept(reader: Reader) -> tuple[float, None]:
+    """How long nodes are kept for rounds that are asked for later."""
+    if reader.value("rounds") is not None:
+        reader.bad("rounds", "cannot be given with no_rounds: ask for rounds with `soakctl soak`")
+    if reader.value("duration_s") is None:
+        return DEFAULT_KEEP_S, None
+    key = KEYS["duration_s"]
+    return reader.number("duration_s", DEFAULT_KEEP_S, key.low, key.high), None
+
+
+def _warmup(reader: Reader) -> tuple[str, ...]:
+    """Read the conditions of the warm-up."""
+    if not reader.has("warmup"):
+        return ()
+    conditions: list[str] = []
+    for index, item in enumerate(reader.items("warmup", MAX_CONDITIONS)):
+        try:
+            conditions.append(parse_condition(item if isinstance(item, str) else "").text)
+        except ValueError as error:
+            reader.bad(f"warmup[{index}]", str(error))
+    return tuple(conditions)
 
 
 def _read_every(reader: Reader) -> float:
@@ -151,15 +188,6 @@ def _label(reader: Reader) -> str | None:
     return label
 
 
-def _path(reader: Reader, key: str) -> str:
-    path = reader.text(key, MAX_PATH_CHARS)
-    if path is None:
-        return "/"
-    if not path.startswith("/"):
-        reader.bad(key, f"cannot be a relative path, got {show(path)}")
-    return path
-
-
 def _gates(reader: Reader, nodes: Collection[str]) -> tuple[str, ...]:
     """Read the gates; each one's problems are noted together, and those of all of them."""
     if not reader.has("gates"):
@@ -176,109 +204,3 @@ def _gates(reader: Reader, nodes: Collection[str]) -> tuple[str, ...]:
             known = ", ".join(sorted(nodes))
             reader.bad(f"gates[{index}]", f"cannot judge node {gate.node}: the nodes are {known}")
     return tuple(gates)
-
-
-def _env(reader: Reader, key: str) -> tuple[tuple[str, str], ...]:
-    value = reader.value(key)
-    if value is None:
-        return ()
-    if not isinstance(value, Mapping):
-        reader.bad(key, f"cannot read a map of names to values, got {show(value)}")
-        return ()
-    if len(value) > MAX_ENV:
-        reader.bad(key, f"cannot have more than {MAX_ENV} entries, got {len(value)}")
-        return ()
-    for name, text in value.items():
-        _check_env(reader, key, name, text)
-    return tuple((str(name), str(text)) for name, text in value.items())
-
-
-def _check_env(reader: Reader, table: str, name: object, text: object) -> None:
-    if not isinstance(name, str) or _ENV_NAME.fullmatch(name) is None:
-        reader.bad(table, f"cannot use the name {show(name)}: letters, digits and _ only")
-        return
-    key = f"{table}.{name}"
-    if name in _BUILT_ENV or name.startswith(_BUILT_PREFIX):
-        reader.bad(key, "cannot be overridden: soakd sets it")
-    if not isinstance(text, str):
-        reader.bad(key, f"cannot read text, got {show(text)}")
-    elif has_control(text):
-        reader.bad(key, f"cannot contain control characters, got {show(text)}")
-    elif len(text) > MAX_ENV_CHARS:
-        reader.bad(key, f"cannot be longer than {MAX_ENV_CHARS} characters, got {show(text)}")
-
-
-def _nodes(reader: Reader, problems: Problems) -> tuple[NodePlan, ...]:
-    nodes: list[NodePlan] = []
-    items = reader.items("nodes", MAX_NODES)
-    for index, item in enumerate(items):
-        if isinstance(item, Mapping):
-            nodes.append(_node(Reader(item, problems, f"nodes[{index}].")))
-        else:
-            reader.bad(f"nodes[{index}]", f"cannot read a node, got {show(item)}")
-    _check_together(reader, nodes)
-    if isinstance(reader.value("nodes"), list | tuple) and len(nodes) == len(items):
-        _check_roles(reader, nodes)
-    return tuple(nodes)
-
-
-def _node(reader: Reader) -> NodePlan:
-    reader.refuse_unknown(NODE_KEYS)
-    name = reader.text("name", 64)
-    if name is not None and _NODE_NAME.fullmatch(name) is None:
-        reader.bad("name", f"cannot be other than a short lower-case word, got {show(name)}")
-    if name == "env":
-        reader.bad("name", "cannot be env: in a plan file [node.env] is the variables of all nodes")
-    host = reader.text("host", 64)
-    if host is not None and not _is_loopback(host):
-        reader.bad("host", f"cannot be other than a loopback address, got {show(host)}")
-    port = 0
-    if reader.value("port") is None:
-        reader.bad("port", "cannot be missing")
-    else:
-        key = NODE_KEYS["port"]
-        port = reader.whole("port", 0, int(key.low), int(key.high))
-    return NodePlan(
-        name or "",
-        _path(reader, "source"),
-        host or "",
-        port,
-        _roles(reader),
-        _env(reader, "env"),
-    )
-
-
-def _roles(reader: Reader) -> tuple[str, ...]:
-    roles = reader.items("roles", len(ROLES))
-    for role in roles:
-        if role not in ROLES:
-            reader.bad("roles", f"cannot be other than {' or '.join(ROLES)}, got {show(role)}")
-    return tuple(str(role) for role in roles)
-
-
-def _check_together(reader: Reader, nodes: list[NodePlan]) -> None:
-    """Check what no node can break alone; port 0 and empty names are noted already."""
-    for index, node in enumerate(nodes):
-        before = nodes[:index]
-        if node.name and any(other.name == node.name for other in before):
-            reader.bad(f"nodes[{index}].name", f"cannot be used twice, got {show(node.name)}")
-        if node.port and any(other.port == node.port for other in before):
-            reader.bad(f"nodes[{index}].port", f"cannot be used twice, got {node.port}")
-
-
-def _check_roles(reader: Reader, nodes: list[NodePlan]) -> None:
-    publishers = [index for index, node in enumerate(nodes) if "publisher" in node.roles]
-    searchers = [index for index, node in enumerate(nodes) if "searcher" in node.roles]
-    if not any(a != b for a in publishers for b in searchers):
-        reader.bad("nodes", "cannot make rounds without a publisher and another searcher")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    # Python releases disagree on ::ffff:127.0.0.1, and ::1%lo would not do for a URL.
-    return address.is_loopback and (address.version == 4 or str(address) == "::1")

@@ -14,12 +14,22 @@ CALL_TIMEOUT_S: Final = 12.0
 DEFAULT_DURATION_S: Final = 1800.0
 MAX_DURATION_S: Final = 14 * 86400.0
 MAX_ROUNDS: Final = 1_000_000
+DEFAULT_KEEP_S: Final = 12 * 3600.0
+"""How long nodes without rounds are kept."""
 
 # SIGTERM's 3 s, the sweep's 10 s, and a margin for the shim to reply.
 _LADDER_TAIL_S: Final = 15.0
 # Publish, early read, search, deciding read, the status of two nodes, and two reads of the
 # publisher's own table: whether it answers, and what its id is.
 _CALLS_PER_ROUND: Final = 8
+# Peers and the routing table after it; all nodes are asked at the same time.
+_CALLS_OF_SNAPSHOTS: Final = 2
+# Health, status, peers, routing summary and buckets, a lookup, and routing once more.
+_CALLS_BEFORE_ROUNDS: Final = 8
+# The word that there is nothing to wait for needs its time too.
+_NO_WARMUP_S: Final = 5.0
+# Keyword to oneself, to the other, source; and back.
+_SELFTEST_FLOWS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,10 @@ class NodePlan:
 
     Attributes:
         env: Additions to this node's environment; they win over the plan's `node_env`.
+        query: What it publishes as keyword; None: a word of the scenario's choice.
+        file_id: The file it publishes under that keyword, 32 hex digits; None: a fresh one each
+            time, since what was published once never expires.
+        filename: The name of that file; None: made of the node's name.
     """
 
     name: str
@@ -36,6 +50,9 @@ class NodePlan:
     port: int
     roles: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
+    query: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +68,14 @@ class Plan:
         latest: Take a program that changed while the run was queued.
         node_env: Additions to the nodes' environment.
         gates: Conditions of the verdict; empty: the default ones.
+        no_rounds: The nodes are kept for `duration_s`; rounds are asked for while they live.
+        pairs: Which nodes a round is about: the first pair, each in turn, or each once per turn in
+            an order drawn by `pair_seed`.
+        warmup: Conditions on every node's status before the first round.
+        warmup_on_timeout: `go_on` marks the rounds as cold, `end` ends the run.
+        file_size_bytes: Said of files that are published under a keyword.
+        wait_sources_s: In a self-test, from the search for a source to the read.
+        peers_snapshot: When a self-test records the peers; so `routing_snapshot`.
     """
 
     scenario: str = "source_probe"
@@ -76,6 +101,20 @@ class Plan:
     orphan_grace_s: float = 600.0
     staging_timeout_s: float = 600.0
     gates: tuple[str, ...] = ()
+    no_rounds: bool = False
+    pairs: str = "fixed"
+    pair_seed: int = 0
+    warmup: tuple[str, ...] = ()
+    warmup_samples: int = 3
+    warmup_check_s: float = 30.0
+    warmup_timeout_s: float = 900.0
+    warmup_on_timeout: str = "go_on"
+    file_size_bytes: int = 123
+    file_type: str | None = None
+    wait_sources_s: float = 15.0
+    debug_lookup: bool = False
+    peers_snapshot: str = "each"
+    routing_snapshot: str = "each"
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
@@ -89,28 +128,49 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "port": node.port,
             "roles": list(node.roles),
             "env": dict(node.env),
+            **{
+                key: value
+                for key in ("query", "file_id", "filename")
+                if (value := getattr(node, key)) is not None
+            },
         }
         for node in plan.nodes
     ]
     data["node_env"] = dict(plan.node_env)
     data["gates"] = list(plan.gates)
+    data["warmup"] = list(plan.warmup)
     return data
 
 
+def flows_per_round(plan: Plan) -> int:
+    """Return how many flows, each with an outcome of its own, make one of the plan's `rounds`."""
+    return _SELFTEST_FLOWS if plan.scenario == "dht_selftest" else 1
+
+
 def longest_round_s(plan: Plan) -> float:
-    """Return how long a round takes if every call of it runs into its time-out."""
+    """Return how long one flow takes if every call of it runs into its time-out."""
     rechecks = plan.miss_recheck_attempts
     # A dating read begun just before the end of its wait reaches beyond it.
     calls = _CALLS_PER_ROUND + rechecks + (plan.read_every_s > 0)
-    waits_s = plan.wait_publish_s + plan.wait_search_s + plan.wait_between_s
+    wait_search_s = plan.wait_search_s
+    if plan.scenario == "dht_selftest":
+        calls += _CALLS_OF_SNAPSHOTS
+        wait_search_s = max(plan.wait_search_s, plan.wait_sources_s)
+    waits_s = plan.wait_publish_s + wait_search_s + plan.wait_between_s
     return waits_s + rechecks * plan.miss_recheck_delay_s + calls * CALL_TIMEOUT_S
+
+
+def warmup_s(plan: Plan) -> float:
+    """Return how long it may take from ready nodes to the first round."""
+    before_s = _CALLS_BEFORE_ROUNDS * CALL_TIMEOUT_S if plan.scenario == "dht_selftest" else 0.0
+    return before_s + (plan.warmup_timeout_s if plan.warmup else _NO_WARMUP_S)
 
 
 def running_s(plan: Plan) -> float:
     """Return how long rounds may start; without a deadline, the longest they can take."""
     if plan.duration_s is not None:
         return plan.duration_s
-    return (plan.rounds or 0) * longest_round_s(plan)
+    return (plan.rounds or 0) * flows_per_round(plan) * longest_round_s(plan)
 
 
 def ladder_s(plan: Plan) -> float:
@@ -123,6 +183,7 @@ def latest_end_s(plan: Plan) -> float:
     return (
         plan.staging_timeout_s
         + plan.ready_timeout_s
+        + warmup_s(plan)
         + running_s(plan)
         + longest_round_s(plan)
         + ladder_s(plan)

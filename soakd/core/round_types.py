@@ -19,12 +19,15 @@ class RoundSpec:
 
     Attributes:
         number: From 1, without holes within a run.
-        flow: Which pairing this is, such as `a>b`.
+        flow: Which pairing this is, such as `source:a>b`.
         file_id: 32 hex digits.
         cold: The warm-up timed out, so the round is judged apart.
         wait_publish_s: 0 means no wait; so do the other waits.
         read_every_s: Distance of dating reads while waiting for the search, 0 = off.
         recheck_attempts: Further reads after a miss, 0 = none.
+        published_s: When the round before has published what this one looks for; None: it
+            publishes itself.
+        first_sight_decides: A dating read that finds it ends the wait, as polls do.
     """
 
     number: int
@@ -40,6 +43,8 @@ class RoundSpec:
     read_every_s: float
     recheck_attempts: int
     recheck_delay_s: float
+    published_s: float | None = None
+    first_sight_decides: bool = False
 
 
 @dataclass(frozen=True, slots=True)

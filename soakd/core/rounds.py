@@ -1,4 +1,4 @@
-"""The `source_probe` round: a pure machine that says what to do next.
+"""A round: a pure machine that says what to do next.
 
 The driver loop is `do = todo(state)`, carry it out, `state = advance(state, event, now_s)`,
 until `do` is `Finished`. The machine exists because a stop, a dead node or a failed call may
@@ -97,6 +97,8 @@ _PHASES = {
 
 def begin(spec: RoundSpec, now_s: float) -> RoundState:
     """Return the first state of a round that starts now."""
+    if spec.published_s is not None:
+        return EarlyReading(Record(spec, started_at_s=now_s, publish_at_s=spec.published_s))
     return Publishing(Record(spec, started_at_s=now_s))
 
 
@@ -171,6 +173,8 @@ def _answered(state: OpenRound, event: Answered, now_s: float) -> RoundState:
             record = replace(record, search_body=event.body)
             return _wait_search(record, now_s + record.spec.wait_search_s, now_s)
         case DatingReading(record=record, until_s=until_s):
+            if event.sources and record.spec.first_sight_decides:
+                return _decided(record, event, 0, now_s)
             return _wait_search(_seen(record, event.sources, now_s), until_s, now_s)
         case DecidingReading(record=record):
             return _decided(record, event, 0, now_s)

@@ -138,6 +138,11 @@ def ready_check(elapsed_s: float, answers: Mapping[str, str]) -> str:
     return f"ready-check elapsed={_whole(elapsed_s)}s {codes}"
 
 
+def warmup(elapsed_s: float, seen: str, stable: int, wanted: int) -> str:
+    """Return the marker of one sample of the warm-up."""
+    return f"warmup elapsed={_whole(elapsed_s)}s {seen} stable={stable}/{wanted}"
+
+
 def timer(remaining_s: float | None, number: int) -> str:
     """Return the marker before a round; `none` remains without a deadline."""
     return f"timer remaining_secs={_whole(remaining_s)} round={number}"

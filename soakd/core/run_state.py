@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never, get_args
 
 from soakd.core.gates import verdict
-from soakd.core.model import Cause
-from soakd.core.plan import ladder_s, longest_round_s, running_s
+from soakd.core.model import WARMUP_TIMEOUT, Cause
+from soakd.core.plan import ladder_s, longest_round_s, running_s, warmup_s
 from soakd.core.run_types import (
     Aborted,
     AllReady,
@@ -94,6 +94,7 @@ class Limits:
         duration_s: From the first round to the deadline; None: the round count decides.
         running_s: The longest that `Running` can take, its last round included.
         stopping_s: The ladder and the clean-up behind it.
+        needs_warmth: Without a warm-up in time there are no rounds.
     """
 
     staging_s: float
@@ -102,6 +103,7 @@ class Limits:
     duration_s: float | None
     running_s: float
     stopping_s: float
+    needs_warmth: bool = False
 
     @classmethod
     def of(cls, plan: Plan) -> Limits:
@@ -109,10 +111,11 @@ class Limits:
         return cls(
             staging_s=plan.staging_timeout_s,
             ready_s=plan.ready_timeout_s,
-            warmup_s=0.0,
+            warmup_s=warmup_s(plan),
             duration_s=plan.duration_s,
             running_s=running_s(plan) + longest_round_s(plan),
             stopping_s=ladder_s(plan) + CLEAN_UP_S,
+            needs_warmth=bool(plan.warmup) and plan.warmup_on_timeout == "end",
         )
 
     @property
@@ -264,8 +267,10 @@ def _onward(
         case Starting(), AllReady():
             return Warming(now_s + limits.warmup_s)
         case Warming(), Warmed() | TimedOut():
-            # Out of patience is no reason to end: the rounds are marked and judged apart.
-            return _running(now_s, limits, cold=isinstance(event, TimedOut))
+            return _after_warmup(event, now_s, limits)
+        case Running(), Warmed():
+            # The last sample and the time-out came at once: the time-out was first.
+            return state
         case Starting() | Warming() | Running(), NodeExited(node=node, text=text):
             return Stopping("failed", Cause("node_exited", text, node), until_s)
         case Running(deadline_s=float()), DeadlineReached():
@@ -276,6 +281,13 @@ def _onward(
             return Stopping("failed", _overdue(state, limits, detail), until_s)
         case _:
             raise IllegalTransition(state, event)
+
+
+def _after_warmup(event: Warmed | TimedOut, now_s: float, limits: Limits) -> State:
+    if isinstance(event, TimedOut) and limits.needs_warmth:
+        return Stopping("completed", _cold(limits, event.detail), now_s + limits.stopping_s)
+    # Out of patience is no reason to end: the rounds are marked and judged apart.
+    return _running(now_s, limits, cold=isinstance(event, TimedOut))
 
 
 def _from_stopping(state: Stopping, event: Event) -> State:
@@ -303,6 +315,11 @@ def _finished(result: Result, cause: Cause) -> Finished:
 
 def _stopped_by(who: str) -> Cause:
     return Cause("stop_asked", f"stopped by {who}")
+
+
+def _cold(limits: Limits, detail: str) -> Cause:
+    text = f"the nodes were not warm after {limits.warmup_s:g} s"
+    return Cause(WARMUP_TIMEOUT, text + (f"; the last sample: {detail}" if detail else ""))
 
 
 def _overdue(state: Staging | Starting | Running, limits: Limits, detail: str) -> Cause:

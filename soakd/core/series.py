@@ -46,7 +46,7 @@ class RoundSums:
     """Rounds in their order.
 
     Attributes:
-        hits: Classified rounds, yes for hit and late.
+        hits: Classified rounds, yes for hit and late; cold rounds are in `counters` alone.
         searched: The same without the prestored ones.
         misses: The longest row of misses among classified rounds; errors do not end it.
         seen: Time from the publish answer to the first sight; misses were watched in vain.
@@ -68,7 +68,8 @@ class RoundSums:
         self.counters = add(self.counters, outcome, is_prestored)
         self.first_at = at if self.first_at is None else self.first_at
         self.last_at = self.last_at if at is None else at
-        if outcome not in ("hit", "late", "miss"):
+        # Nodes that were not warm say little of the network: cold rounds are only counted.
+        if outcome not in ("hit", "late", "miss") or record.get("cold"):
             return
         is_hit = outcome != "miss"
         self.hits.add(is_hit)

@@ -7,7 +7,8 @@ Owns the token: it is sent only after the connection was verified, re-read when 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +53,34 @@ class Sources:
 
     body: str
     source_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeywordAnswer:
+    """Answer of a keyword publish or search; `keyword_id` is None where the answer has none."""
+
+    body: str
+    keyword_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeywordHits:
+    """Answer of `GET /kad/keyword_results/<id>`: the raw body, file id and origin of each hit."""
+
+    body: str
+    hits: tuple[tuple[str, str], ...]
+
+
+LOOKS: Mapping[str, tuple[str, str, dict[str, Any] | None]] = {
+    "health": ("GET", "/health", None),
+    "status": ("GET", "/status", None),
+    "peers": ("GET", "/kad/peers", None),
+    "routing_summary": ("GET", "/debug/routing/summary", None),
+    "routing_buckets": ("GET", "/debug/routing/buckets", None),
+    "debug_lookup": ("POST", "/debug/lookup_once", {}),
+}
+"""What a self-test looks at, by name: method, path and body."""
+_KEYWORD_ID = re.compile(r"[0-9a-fA-F]{32}")
 
 
 class RustMuleApi:
@@ -111,6 +140,38 @@ class RustMuleApi:
             )
         return Sources(body, tuple(row["source_id_hex"] for row in rows))
 
+    async def publish_keyword(
+        self, query: str, file_id: str, size_bytes: int, filename: str, file_type: str | None
+    ) -> KeywordAnswer:
+        """Queues the publish of a file under the first word of a query (contract §5.6)."""
+        file = {"file_id_hex": file_id, "filename": filename, "file_size": size_bytes}
+        kind = {} if file_type is None else {"file_type": file_type}
+        return await self._keyword("/kad/publish_keyword", {"query": query, **file, **kind})
+
+    async def search_keyword(self, query: str, keyword_id: str | None) -> KeywordAnswer:
+        """Queues a search, by the keyword's id if that is known."""
+        by = {"query": query} if keyword_id is None else {"keyword_id_hex": keyword_id}
+        return await self._keyword("/kad/search_keyword", by)
+
+    async def keyword_hits(self, keyword_id: str) -> KeywordHits:
+        """What the node has found, or published, under a keyword (contract §7.4)."""
+        body, data = await self._json("GET", f"/kad/keyword_results/{keyword_id}", None)
+        rows = data.get("hits")
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and isinstance(row.get("file_id_hex"), str) for row in rows
+        ):
+            raise NodeError(
+                "bad_answer", f"cannot read the keyword results: {_short(body)} is no list of hits"
+            )
+        hits = tuple((row["file_id_hex"].lower(), str(row.get("origin"))) for row in rows)
+        return KeywordHits(body, hits)
+
+    async def look(self, what: str) -> str:
+        """The raw answer of a look, one of `LOOKS`."""
+        method, path, sent = LOOKS[what]
+        body, _ = await self._json(method, path, sent)
+        return body
+
     async def forget_token(self) -> None:
         """Makes the next call read the token file again."""
         self._token = None
@@ -120,10 +181,16 @@ class RustMuleApi:
             "POST", path, {"file_id_hex": file_id, "file_size": size_bytes}
         )
         if data.get("queued") is not True:
-            raise NodeError(
-                "bad_answer", f"cannot use the answer of {path}: {_short(body)} does not say queued"
-            )
+            raise _not_queued(path, body)
         return body
+
+    async def _keyword(self, path: str, request: dict[str, Any]) -> KeywordAnswer:
+        body, data = await self._json("POST", path, request)
+        if data.get("queued") is not True:
+            raise _not_queued(path, body)
+        known = data.get("keyword_id_hex")
+        is_id = isinstance(known, str) and _KEYWORD_ID.fullmatch(known) is not None
+        return KeywordAnswer(body, str(known).lower() if is_id else None)
 
     async def _json(
         self, method: str, path: str, body: dict[str, Any] | None
@@ -154,6 +221,11 @@ class RustMuleApi:
             await self._on_token(token)
         self._token = token
         return token
+
+
+def _not_queued(path: str, body: str) -> NodeError:
+    text = f"cannot use the answer of {path}: {_short(body)} does not say queued"
+    return NodeError("bad_answer", text)
 
 
 def _object(path: str, answer: Answer) -> tuple[str, dict[str, Any]]:

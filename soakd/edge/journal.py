@@ -24,7 +24,7 @@ from soakd.core.errors import HostError
 RECORDS = (
     "logs/runner.log", "logs/soak.log", "logs/rounds.tsv", "logs/rounds.ndjson",
     "logs/status.ndjson", "logs/status_samples.ndjson", "logs/events.ndjson",
-    "logs/resources.ndjson",
+    "logs/resources.ndjson", "logs/answers.ndjson",
 )  # fmt: skip
 """Files of lines that only soakd appends to: a torn last line there is its own."""
 

@@ -1,24 +1,22 @@
-"""Plays one `source_probe` round: does what `core.rounds` asks for, tells it what came of it.
-
-Nothing is decided here. A round may be cut from outside at any step (stop, a dead node): the step
-under way is abandoned, the machine is told why, and it ends the round. Called by `soakd.measure`.
-"""
+"""The calls of a source flow: a file is published as held by one node and looked for on another."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Protocol, assert_never
+from typing import NamedTuple, Protocol
 
-import trio
-
-from soakd.core import rounds
-from soakd.core.errors import NodeError, SoakError
-from soakd.edge.clock import boot_now, sleep_until_boot
+from soakd.scenarios.player import OnAnswer, Seen, unheard
 
 FILE_ID_BYTES = 16
 MIN_FILE_SIZE_BYTES = 1024
 MAX_FILE_SIZE_BYTES = 5_001_023
+
+
+class File(NamedTuple):
+    """What is published: 32 hex digits, and a size in bytes."""
+
+    file_id: str
+    size_bytes: int
 
 
 class Sources(Protocol):
@@ -33,8 +31,12 @@ class Sources(Protocol):
         """Ids in the node's order."""
 
 
-class ProbeNode(Protocol):
-    """The calls that a round makes on one node; a call that fails raises `SoakError`."""
+class SourceNode(Protocol):
+    """The calls of a source flow on one node; a call that fails raises `SoakError`."""
+
+    @property
+    def name(self) -> str:
+        """As the plan has it."""
 
     async def publish_source(self, file_id: str, size_bytes: int) -> str:
         """Queues a publish and returns the raw answer."""
@@ -46,101 +48,51 @@ class ProbeNode(Protocol):
         """Reads the source table for a file."""
 
 
-def random_file() -> tuple[str, int]:
-    """A fresh 128-bit file id (32 hex digits) and a size in bytes.
+def fresh_file_id() -> str:
+    """A fresh 128-bit file id: ids are never reused, since rows in nodes never expire."""
+    return secrets.token_hex(FILE_ID_BYTES)
 
-    Ids are never reused: rows in nodes never expire.
-    """
+
+def random_file() -> File:
+    """A fresh file with a size of its own."""
     size = MIN_FILE_SIZE_BYTES + secrets.randbelow(MAX_FILE_SIZE_BYTES - MIN_FILE_SIZE_BYTES + 1)
-    return secrets.token_hex(FILE_ID_BYTES), size
+    return File(fresh_file_id(), size)
 
 
-class Player:
-    """One round under way.
-
-    `phase` names its step at any time; `interrupt` ends it early from another task.
-    """
+class SourceCalls:
+    """One source flow."""
 
     def __init__(
         self,
-        spec: rounds.RoundSpec,
-        publisher: ProbeNode,
-        searcher: ProbeNode,
-        take_snapshots: Callable[[bool], Awaitable[rounds.NodeIdle | None]],
-        on_phase: Callable[[str], None],
+        file: File,
+        publisher: SourceNode,
+        searcher: SourceNode,
+        on_answer: OnAnswer = unheard,
     ) -> None:
-        """Prepares a round; nothing is called before `play`.
-
-        Args:
-            spec: what the round machine is given.
-            publisher: the node that publishes.
-            searcher: the node that searches and is read.
-            take_snapshots: reads and records both status objects; raises `SoakError` when one could
-                not be had. With True it also asks whether both nodes did their part.
-            on_phase: hears of every new step.
-        """
-        self.spec = spec
-        self.began_s = boot_now()
+        """Calls nothing yet."""
+        self._file = file
         self._publisher = publisher
         self._searcher = searcher
-        self._take_snapshots = take_snapshots
-        self._on_phase = on_phase
-        self._interrupt: rounds.Cut | rounds.NodeDown | None = None
-        self._step_scope: trio.CancelScope | None = None
+        self._on_answer = on_answer
 
-    def interrupt(self, event: rounds.Cut | rounds.NodeDown) -> None:
-        """Ends the round now, classified by the round machine; the first interrupt wins."""
-        if self._interrupt is None:
-            self._interrupt = event
-            if self._step_scope is not None:
-                self._step_scope.cancel()
+    async def publish(self) -> str:
+        """Publishes the file on the publisher."""
+        body = await self._publisher.publish_source(*self._file)
+        self._on_answer(self._publisher.name, "publish_source", body)
+        return body
 
-    async def play(self) -> rounds.RoundResult:
-        """Plays the round to its end; cancelled from outside it ends without a result."""
-        state = rounds.begin(self.spec, boot_now())
-        while True:
-            self._on_phase(rounds.phase(state))
-            todo = rounds.todo(state)
-            if isinstance(todo, rounds.Finished):
-                return todo.result
-            event = await self._step(todo)
-            state = rounds.advance(state, event, boot_now())
+    async def search(self) -> str:
+        """Searches for it on the searcher."""
+        body = await self._searcher.search_sources(*self._file)
+        self._on_answer(self._searcher.name, "search_sources", body)
+        return body
 
-    async def _step(self, todo: rounds.Do) -> rounds.Event:
-        if self._interrupt is None:
-            with trio.CancelScope() as self._step_scope:
-                return await self._perform(todo)
-        # Only `interrupt` cancels this scope: an outer cancellation has already left through the
-        # `with`.
-        assert self._interrupt is not None
-        return self._interrupt
+    async def read(self) -> Seen:
+        """Reads the sources that the searcher knows."""
+        seen = await self._searcher.sources(self._file.file_id)
+        self._on_answer(self._searcher.name, "sources", seen.body)
+        return Seen(seen.body, seen.source_ids)
 
-    async def _perform(self, todo: rounds.Do) -> rounds.Event:
-        spec = self.spec
-        try:
-            match todo:
-                case rounds.Publish():
-                    return rounds.Answered(
-                        await self._publisher.publish_source(spec.file_id, spec.file_size), ()
-                    )
-                case rounds.Search():
-                    return rounds.Answered(
-                        await self._searcher.search_sources(spec.file_id, spec.file_size), ()
-                    )
-                case rounds.EarlyRead() | rounds.DatingRead() | rounds.DecidingRead():
-                    seen = await self._searcher.sources(spec.file_id)
-                    return rounds.Answered(seen.body, seen.source_ids)
-                case rounds.TakeSnapshots(doubts=doubts):
-                    idle = await self._take_snapshots(doubts)
-                    return rounds.Answered("", ()) if idle is None else idle
-                case rounds.SleepUntil(t_s=t_s):
-                    await sleep_until_boot(t_s)
-                    return rounds.Woke()
-                case rounds.Finished():
-                    raise AssertionError("a finished round has no step left")
-                case _:
-                    assert_never(todo)
-        except NodeError as error:
-            return rounds.CallFailed(error.message)
-        except SoakError as error:
-            return rounds.CallFailed(str(error))
+    async def ask_publisher(self) -> None:
+        """Reads the publisher's own table, in which its publish stands at once."""
+        await self._publisher.sources(self._file.file_id)

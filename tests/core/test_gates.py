@@ -378,6 +378,7 @@ def test_how_much_longer_in_words(needs: Needs, text: str) -> None:
         ("stopped", Cause("stop_asked", "x"), ("harness_error",), "harness_error", "gate harn"),
         ("stopped", Cause("stop_asked", "stopped by al"), ("passed",), "aborted", "stopped by al"),
         ("stopped", Cause("stop_asked", "x"), ("inconclusive",), "aborted", "x"),
+        ("completed", Cause("warmup_timeout", "not warm"), ("passed",), "inconclusive", "not warm"),
         ("stopped", Cause("stop_asked", "x"), ("failed",), "failed", "gate failed"),
         ("aborted", Cause("rebooted", "the host rebooted"), (), "aborted", "the host rebooted"),
         ("aborted", Cause("rebooted", "rebooted"), ("failed",), "aborted", "rebooted"),

@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 
 from soakd.core.errors import UserError
 from soakd.core.plan import (
+    CALL_TIMEOUT_S,
     Plan,
+    flows_per_round,
     ladder_s,
     latest_end_s,
     longest_round_s,
     parse_duration,
     parse_plan,
     plan_to_dict,
+    running_s,
+    warmup_s,
 )
 from tests.core.helpers import make_plan, plan_data, steady
 
@@ -105,7 +109,17 @@ def test_loopback_hosts_are_accepted(host: str) -> None:
         ({"speed": 9}, "speed: cannot use an unknown key"),
         ({"a\nb": 9}, r"'a\nb': cannot use an unknown key"),
         ({"x" * 200: 9}, "xxx...: cannot use an unknown key"),
-        ({"scenario": "dht_selftest"}, "scenario: cannot be other than source_probe"),
+        ({"scenario": "soak"}, "scenario: cannot be other than source_probe or dht_selftest"),
+        ({"no_rounds": True, "rounds": 3}, "rounds: cannot be given with no_rounds"),
+        ({"no_rounds": True, "duration_s": 0}, "duration_s: cannot be outside 1"),
+        ({"pairs": "all"}, "pairs: cannot be other than fixed or round_robin or all_to_all"),
+        ({"warmup": ["live"]}, "warmup[0]: cannot read a condition: expected STATUS_FIELD"),
+        ({"warmup": [3]}, "warmup[0]: cannot read a condition"),
+        ({"warmup": ["a > 1"] * 9}, "warmup: cannot have more than 8 entries, got 9"),
+        ({"file_type": ""}, "file_type: cannot read text, got ''"),
+        (_with_node(file_id="12"), "nodes[0].file_id: cannot be other than 32 hex digits"),
+        (_with_node(filename="a/b"), "nodes[0].filename: cannot be a path, got 'a/b'"),
+        (_with_node(query=3), "nodes[0].query: cannot read text, got 3"),
         ({"scenario": 3}, "got 3"),
         ({"ports": "any"}, "ports: cannot be other than fixed or auto, got 'any'"),
         ({"duration_s": 0.5}, "duration_s: cannot be outside 1 to 1209600, got 0.5"),
@@ -245,11 +259,14 @@ def test_the_longest_round_is_all_waits_and_all_time_outs() -> None:
 
 
 def test_the_latest_end_adds_up_every_state() -> None:
-    """Staging, readiness, duration, one whole round and the ladder."""
+    """Staging, readiness, warm-up, duration, one whole round and the ladder."""
     plan = make_plan(duration_s=7200)
-    assert latest_end_s(plan) == 600 + 1200 + 7200 + longest_round_s(plan) + ladder_s(plan)
+    end_s = 600 + 1200 + 5 + 7200 + longest_round_s(plan) + ladder_s(plan)
+    assert latest_end_s(plan) == end_s
+    warm = make_plan(duration_s=7200, warmup=["live > 0"], warmup_timeout_s=90)
+    assert latest_end_s(warm) == end_s - 5 + 90
     plan = make_plan(rounds=10)
-    assert latest_end_s(plan) == 600 + 1200 + 11 * longest_round_s(plan) + ladder_s(plan)
+    assert latest_end_s(plan) == 600 + 1200 + 5 + 11 * longest_round_s(plan) + ladder_s(plan)
 
 
 @pytest.mark.parametrize(
@@ -276,3 +293,35 @@ def test_a_text_that_is_no_duration_is_refused(text: str) -> None:
         parse_duration(text)
     assert caught.value.code == "usage"
     assert len(str(caught.value)) < 200
+
+
+def test_nodes_without_rounds_are_kept_for_half_a_day() -> None:
+    """Or for as long as the plan says; rounds come later."""
+    kept = make_plan(no_rounds=True)
+    assert (kept.duration_s, kept.rounds) == (12 * 3600.0, None)
+    assert make_plan(no_rounds=True, duration_s=60).duration_s == 60.0
+
+
+def test_a_self_test_has_two_rounds_of_six_flows_unless_told_otherwise() -> None:
+    """Its rounds have room for its own waits, its looks, and what comes before the first."""
+    plan = make_plan(scenario="dht_selftest")
+    assert (plan.rounds, plan.duration_s, plan.wait_publish_s) == (2, None, 60.0)
+    assert running_s(plan) == 2 * flows_per_round(plan) * longest_round_s(plan)
+    assert flows_per_round(plan) == 6
+    calls = 8 + 1 + 2
+    assert longest_round_s(plan) == 60 + 45 + 20 + calls * CALL_TIMEOUT_S
+    assert warmup_s(plan) == 900 + 8 * CALL_TIMEOUT_S
+    timed = make_plan(scenario="dht_selftest", duration_s=60)
+    assert (timed.rounds, timed.duration_s) == (None, 60.0)
+    kept = make_plan(scenario="dht_selftest", no_rounds=True)
+    assert kept.rounds is None
+
+
+def test_what_a_node_publishes_is_its_own() -> None:
+    """Word, file and name stand in the plan only where they are given."""
+    data = plan_data()
+    data["nodes"][0] |= {"query": "word", "file_id": "AB" * 16, "filename": "x.bin"}
+    plan = parse_plan(data)
+    assert plan.nodes[0].file_id == "ab" * 16
+    assert parse_plan(plan_to_dict(plan)) == plan
+    assert "query" not in plan_to_dict(plan)["nodes"][1]

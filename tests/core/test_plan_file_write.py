@@ -34,10 +34,17 @@ FULL = {
     "node_env": {"RUST_LOG": "a=\"b\",c='d'", "EMPTY": ""},
     "gates": ["hit_rate >= 0.85", "errors <= 5%"],
     "ports": "auto",
+    "warmup": ["live_10m >= 3", "routing > 0"],
+    "pairs": "all_to_all",
+    "file_type": "Doc",
 }
+KEPT = make_plan(no_rounds=True)
+SELFTEST = make_plan(scenario="dht_selftest", warmup=[])
 
 
-@pytest.mark.parametrize("plan", [make_plan(), make_plan(**FULL), make_plan(rounds=3)])
+@pytest.mark.parametrize(
+    "plan", [make_plan(), make_plan(**FULL), make_plan(rounds=3), KEPT, SELFTEST]
+)
 def test_a_plan_is_read_back_the_same(plan: Plan) -> None:
     """Quotes, backslashes and fractions, rounds without a deadline."""
     (variant,) = read(plan_to_toml(plan)).variants
@@ -62,7 +69,11 @@ def _values(key: Key) -> st.SearchStrategy[Any]:
 
 _plans = st.fixed_dictionaries(
     {"nodes": st.just(plan_data()["nodes"]), "run_tag": st.just("tag")},
-    optional={name: _values(key) for name, key in KEYS.items() if name not in {"nodes", "run_tag"}},
+    optional={
+        name: _values(key)
+        for name, key in KEYS.items()
+        if name not in {"nodes", "run_tag", "no_rounds"}
+    },
 )
 
 

@@ -220,6 +220,27 @@ def test_a_slow_dating_read_leads_straight_to_the_deciding_one() -> None:
     assert rounds.phase(state) == "read"
 
 
+def test_a_poll_that_finds_it_ends_the_wait_where_the_first_sight_decides() -> None:
+    """The round is a hit as soon as it is seen, with that answer as its final one."""
+    played = Round(replace(SPEC, first_sight_decides=True))
+    played.feed(QUEUED, EMPTY, QUEUED, EMPTY, FOUND, Answered(""))
+    result = played.result
+    assert (result.outcome, result.final_body) == ("hit", FOUND.body)
+    assert result.first_seen_s == 20.0 + 2 * SPEC.read_every_s
+    missed = Round(replace(SPEC, first_sight_decides=True, recheck_attempts=0))
+    missed.feed(QUEUED, EMPTY, QUEUED, EMPTY, EMPTY, EMPTY, EMPTY, Answered(""))
+    assert missed.result.outcome == "miss"
+
+
+def test_a_round_may_look_for_what_the_one_before_has_published() -> None:
+    """It begins with the early read, and dates from that publish."""
+    played = Round(replace(SPEC, published_s=70.0))
+    assert rounds.phase(played.state) == "early_read"
+    played.feed(FOUND, QUEUED, FOUND, Answered(""))
+    assert played.result.prestored
+    assert played.result.first_seen_s == 30.0
+
+
 def test_waking_early_changes_nothing() -> None:
     """A sleep may end before its time; the machine then asks for the rest of it."""
     record = Record(SPEC, 0.0)

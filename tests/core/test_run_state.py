@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -98,6 +99,7 @@ LEGAL: dict[str, dict[str, str]] = {
     "running": {
         "DeadlineReached": "stopping",
         "RoundsDone": "stopping",
+        "Warmed": "running",
         "Extended": "running",
         "NodeExited": "stopping",
         "TimedOut": "stopping",
@@ -206,11 +208,26 @@ def test_a_run_by_rounds_has_no_deadline_but_an_end() -> None:
         run_state.advance(state, DeadlineReached(), 1.0, limits)
 
 
+def test_a_run_that_wants_no_cold_rounds_ends_when_the_warm_up_is_over() -> None:
+    """Nobody is to blame: the result is `completed`, the cause says what was seen last."""
+    limits = replace(LIMITS, needs_warmth=True)
+    ended = run_state.advance(Warming(10.0), TimedOut("A live=0"), 100.0, limits)
+    text = "the nodes were not warm after 90 s; the last sample: A live=0"
+    assert ended == Stopping("completed", Cause("warmup_timeout", text), 125.0)
+    bare = run_state.advance(Warming(10.0), TimedOut(), 100.0, limits)
+    assert isinstance(bare, Stopping)
+    assert bare.cause == Cause("warmup_timeout", "the nodes were not warm after 90 s")
+    assert isinstance(run_state.advance(Warming(10.0), Warmed(), 1.0, limits), Running)
+    plan = make_plan(warmup=["live > 0"], warmup_on_timeout="end")
+    assert Limits.of(plan).needs_warmth
+    assert not Limits.of(make_plan(warmup_on_timeout="end")).needs_warmth
+
+
 def test_limits_follow_from_the_plan() -> None:
     """Running includes one whole round after the deadline; stopping the ladder's tail."""
     plan: Plan = make_plan(duration_s=60.0, stop_grace_s=4.0, staging_timeout_s=30.0)
     limits = Limits.of(plan)
-    assert (limits.staging_s, limits.ready_s, limits.warmup_s) == (30.0, 1200.0, 0.0)
+    assert (limits.staging_s, limits.ready_s, limits.warmup_s) == (30.0, 1200.0, 5.0)
     assert (limits.duration_s, limits.stopping_s) == (60.0, 19.0 + CLEAN_UP_S)
     assert limits.running_s == 60.0 + longest_round_s(plan)
 

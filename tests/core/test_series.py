@@ -141,3 +141,12 @@ def test_memory_does_not_grow_with_rounds() -> None:
     assert max(len(sums.seen._seen) for _, sums in window._slices) <= 256
     assert len(made.rounds.seen._seen) <= 4096
     assert json.loads(json.dumps(made.rounds.counters.hit)) == 20_000
+
+
+def test_cold_rounds_are_counted_and_say_nothing_of_the_network() -> None:
+    """Nodes that were not warm yet: no rate, no row of misses, no time to the first sight."""
+    sums = Series()
+    for record in rounds("hmlme"):
+        sums.round(record | {"cold": True})
+    assert sums.rounds.counters.total == 5
+    assert (sums.rounds.hits.n, sums.rounds.misses.longest, sums.rounds.seen.n) == (0, 0, 0)

@@ -29,7 +29,7 @@ from soakd.core import readiness, run_state
 from soakd.core.errors import HostError, NodeError
 from soakd.core.plan import NodePlan, Plan, plan_to_dict
 from soakd.drivers.rust_mule import NodeConfig
-from soakd.drivers.rust_mule_api import Sources
+from soakd.drivers.rust_mule_api import KeywordAnswer, KeywordHits, Sources
 from soakd.edge import clock, pidfds
 from soakd.edge.config import Config
 from soakd.edge.journal import RunFolder
@@ -433,7 +433,13 @@ class FakeNet:
         self.answers: dict[str, list[readiness.Answer]] = {}
         self.published: list[str] = []
         self.called: list[tuple[str, str]] = []
+        self.keywords: dict[str, tuple[str, str]] = {}
+        self.tells_keyword_ids = True
         self._searched_s: dict[str, float] = {}
+
+    def keyword_id(self, query: str) -> str | None:
+        """What an answer says of a word; older nodes say nothing."""
+        return f"id of {query}" if self.tells_keyword_ids else None
 
     async def meet(self, name: str, call: str) -> None:
         self.called.append((name, call))
@@ -509,6 +515,32 @@ class FakeNode:
         if self.name == "a" or self.net.seen(file_id):
             return Sources(f'{{"sources":[{{"source_id_hex":"{KAD_ID}"}}]}}', (KAD_ID,))
         return Sources('{"sources":[]}', ())
+
+    async def publish_keyword(
+        self, query: str, file_id: str, _size: int, filename: str, _type: str | None
+    ) -> KeywordAnswer:
+        await self._meet("publish_keyword", "/kad/publish_keyword")
+        self.net.publish(file_id)
+        self.net.keywords[query] = (self.name, file_id)
+        return KeywordAnswer(f'{{"queued":true,"said":"{filename}"}}', self.net.keyword_id(query))
+
+    async def search_keyword(self, query: str, keyword_id: str | None) -> KeywordAnswer:
+        by = "query" if keyword_id is None else "id"
+        await self._meet(f"search_keyword by {by}", "/kad/search_keyword")
+        self.net.search(self.net.keywords[query][1])
+        return KeywordAnswer('{"queued":true}', self.net.keyword_id(query))
+
+    async def keyword_hits(self, keyword_id: str) -> KeywordHits:
+        await self._meet("keyword_hits", "/kad/keyword_results")
+        publisher, file_id = self.net.keywords[keyword_id.removeprefix("id of ")]
+        if self.net.seen(file_id):
+            return KeywordHits("found", ((file_id, "network"),))
+        local = ((file_id, "local"),) if self.name == publisher else ()
+        return KeywordHits("nothing", local)
+
+    async def look(self, what: str) -> str:
+        await self.net.meet(self.name, f"look {what}")
+        return f'{{"look":"{what}"}}'
 
     async def status(self) -> str:
         await self._meet("status", "/status")

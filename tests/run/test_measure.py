@@ -16,10 +16,11 @@ from soakd.core import run_state
 from soakd.core.errors import HostError
 from soakd.core.plan import NodePlan, Plan
 from soakd.core.rounds import Cut, NodeDown
-from soakd.core.run_state import DeadlineReached, RoundsDone, Running
+from soakd.core.run_state import DeadlineReached, RoundsDone
+from soakd.core.section import Section
 from soakd.edge.clock import boot_now
 from soakd.edge.journal import RunFolder
-from soakd.measure import CHECKPOINT_EVERY_S, Measure, Pair, pair_columns
+from soakd.measure import CHECKPOINT_EVERY_S, Measure
 from soakd.node import LiveNode
 from soakd.records import Records
 from tests.run.kit import (
@@ -67,8 +68,8 @@ class Bench:
 
     def measure(self, **changes: Any) -> Measure:
         plan = make_plan(**changes)
-        pair = Pair.of(plan, cast("dict[str, LiveNode]", self.nodes))
-        made = Measure(plan, pair, self.records, self.ear)
+        nodes = cast("dict[str, LiveNode]", self.nodes)
+        made = Measure(Section(1, plan), nodes, self.records, self.ear)
         self.ear.measure = made
         return made
 
@@ -96,10 +97,12 @@ def bench(
     folder.close()
 
 
-def running(duration_s: float | None, **changes: Any) -> Running:
-    now_s = boot_now()
-    deadline_s = None if duration_s is None else now_s + duration_s
-    return Running(now_s, deadline_s, now_s + 100_000, **changes)
+async def run(
+    measure: Measure, duration_s: float | None, *, cold: bool = False
+) -> DeadlineReached | RoundsDone | None:
+    """Plays rounds that may start for so long."""
+    deadline_s = None if duration_s is None else boot_now() + duration_s
+    return await measure.run(deadline_s, cold=cold)
 
 
 # Each fate takes 40 s (a miss or a late hit 60 s), and 5 s lie between two rounds.
@@ -113,7 +116,7 @@ async def test_deadline_is_the_last_instant_to_begin_a_round(
 ) -> None:
     """The one under way is finished and counted, the next one is not begun."""
     begun_s = trio.current_time()
-    ended = await bench.measure().run(running(duration_s))
+    ended = await run(bench.measure(), duration_s)
     assert isinstance(ended, DeadlineReached)
     assert bench.outcomes() == ["hit"] * rounds
     assert bench.records.last_round == rounds
@@ -124,17 +127,17 @@ async def test_deadline_is_the_last_instant_to_begin_a_round(
 async def test_pause_ends_at_the_deadline(bench: Bench, autojump_clock: MockClock) -> None:
     """Nobody waits for a round that may not begin."""
     begun_s = trio.current_time()
-    await bench.measure(wait_between_s=3000.0).run(running(100.0))
+    await run(bench.measure(wait_between_s=3000.0), 100.0)
     assert trio.current_time() - begun_s == pytest.approx(100)
 
 
 async def test_round_target_is_met_exactly(bench: Bench, autojump_clock: MockClock) -> None:
     """Skipped and error rounds count as rounds; earlier soakds' rounds count too."""
-    assert isinstance(await bench.measure(rounds=2).run(running(None)), RoundsDone)
+    assert isinstance(await run(bench.measure(rounds=2), None), RoundsDone)
     assert len(bench.outcomes()) == 2
-    assert isinstance(await bench.measure(rounds=3).run(running(None)), RoundsDone)
+    assert isinstance(await run(bench.measure(rounds=3), None), RoundsDone)
     assert len(bench.outcomes()) == 3
-    assert isinstance(await bench.measure(rounds=3).run(running(None)), RoundsDone)
+    assert isinstance(await run(bench.measure(rounds=3), None), RoundsDone)
     assert len(bench.outcomes()) == 3
 
 
@@ -142,8 +145,8 @@ async def test_of_deadline_and_target_the_first_counts(
     bench: Bench, autojump_clock: MockClock
 ) -> None:
     """Whichever comes first."""
-    assert isinstance(await bench.measure(rounds=1).run(running(1000.0)), RoundsDone)
-    assert isinstance(await bench.measure(rounds=100).run(running(10.0)), DeadlineReached)
+    assert isinstance(await run(bench.measure(rounds=1), 1000.0), RoundsDone)
+    assert isinstance(await run(bench.measure(rounds=100), 10.0), DeadlineReached)
 
 
 async def test_every_outcome_is_recorded_as_what_it_was(
@@ -151,7 +154,7 @@ async def test_every_outcome_is_recorded_as_what_it_was(
 ) -> None:
     """Counters, records and rows agree."""
     bench.net.fates = ["hit", "late", "miss", "prestored"]
-    await bench.measure(rounds=4).run(running(None))
+    await run(bench.measure(rounds=4), None)
     assert bench.outcomes() == ["hit", "late", "miss", "hit"]
     counters = bench.records.counters
     assert (counters.hit, counters.late, counters.miss, counters.prestored) == (2, 1, 1, 1)
@@ -166,7 +169,7 @@ async def test_recheck_without_delay_is_marked_too(bench: Bench, autojump_clock:
     """The scripts' log has a line for every recheck."""
     bench.net.fates = ["miss"]
     measure = bench.measure(rounds=1, miss_recheck_attempts=2, miss_recheck_delay_s=0.0)
-    await measure.run(running(None))
+    await run(measure, None)
     assert bench.log().count("miss_recheck attempt=") == 2
 
 
@@ -175,7 +178,7 @@ async def test_rechecks_of_each_round_are_numbered_anew(
 ) -> None:
     """From 1 in every round."""
     bench.net.fates = ["miss"]
-    await bench.measure(rounds=2, miss_recheck_attempts=2).run(running(None))
+    await run(bench.measure(rounds=2, miss_recheck_attempts=2), None)
     assert bench.log().count("attempt=1") == bench.log().count("attempt=2") == 2
 
 
@@ -183,7 +186,7 @@ async def test_publisher_is_recognised_from_its_second_chance_on(
     bench: Bench, autojump_clock: MockClock
 ) -> None:
     """Its own id is learnt at the end of the first round, once."""
-    await bench.measure(rounds=3).run(running(None))
+    await run(bench.measure(rounds=3), None)
     records = (bench.folder.path / "logs/rounds.ndjson").read_text().splitlines()
     assert json.loads(records[-1])["publisher_listed"] is True
     assert bench.nodes["a"].kad_id == KAD_ID
@@ -195,7 +198,7 @@ async def test_snapshots_of_all_nodes_are_taken_each_round(
 ) -> None:
     """One row of each node; a node that gives none does not keep the others from theirs."""
     bench.net.fails["a", "status"] = no_answer("cannot call a")
-    await bench.measure(rounds=2).run(running(None))
+    await run(bench.measure(rounds=2), None)
     rows = (bench.folder.path / "logs/status.ndjson").read_text().splitlines()
     assert [row.split("\t")[1] for row in rows] == ["B", "B"]
     notes = [event["data"] for event in bench.events() if event["kind"] == "step_failed"]
@@ -209,7 +212,7 @@ async def test_unknown_publisher_does_not_spoil_the_snapshots(
 ) -> None:
     """Learning the id may fail; what was recorded was recorded."""
     bench.net.fails["a", "learn"] = no_answer()
-    await bench.measure(rounds=1).run(running(None))
+    await run(bench.measure(rounds=1), None)
     rows = (bench.folder.path / "logs/status.ndjson").read_text().splitlines()
     assert len(rows) == 2
     record = json.loads((bench.folder.path / "logs/rounds.ndjson").read_text())
@@ -222,7 +225,7 @@ async def test_a_miss_of_a_publisher_whose_table_is_silent_is_an_error(
     """It said queued and did nothing; a hit is not doubted."""
     bench.net.fates = ["miss", "hit"]
     bench.net.fails["a", "sources"] = no_answer("cannot read the table of a: HTTP 504")
-    await bench.measure(rounds=2).run(running(None))
+    await run(bench.measure(rounds=2), None)
     assert bench.outcomes() == ["error", "hit"]
     assert bench.ear.failures == [(1, "snapshot", "cannot read the table of a: HTTP 504")]
     first = json.loads((bench.folder.path / "logs/rounds.ndjson").read_text().splitlines()[0])
@@ -236,7 +239,7 @@ async def test_a_miss_with_a_loop_that_began_anew_is_an_error(
     """Only of the round in which it did."""
     bench.net.fates = ["miss"]
     bench.nodes[node].idle_s = boot_now() + 30
-    await bench.measure(rounds=2).run(running(None))
+    await run(bench.measure(rounds=2), None)
     assert bench.outcomes() == ["error", "miss"]
     assert f"node {node}" in bench.ear.failures[0][2]
 
@@ -244,7 +247,7 @@ async def test_a_miss_with_a_loop_that_began_anew_is_an_error(
 async def test_failed_round_is_told_and_logged(bench: Bench, autojump_clock: MockClock) -> None:
     """Once, with its step and the node's words."""
     bench.net.fails["a", "publish"] = no_answer("cannot publish: HTTP 500")
-    await bench.measure(rounds=1).run(running(None))
+    await run(bench.measure(rounds=1), None)
     assert bench.ear.failures == [(1, "publish", "cannot publish: HTTP 500")]
     assert "WARN: round=1 publish failed: cannot publish: HTTP 500" in bench.log()
     assert bench.outcomes() == ["error"]
@@ -253,13 +256,13 @@ async def test_failed_round_is_told_and_logged(bench: Bench, autojump_clock: Moc
 async def test_rounds_of_errors_do_not_spin(bench: Bench, autojump_clock: MockClock) -> None:
     """A refused call takes no time: the pause between rounds still holds."""
     bench.net.fails["a", "publish"] = no_answer()
-    await bench.measure().run(running(60.0))
+    await run(bench.measure(), 60.0)
     assert len(bench.outcomes()) == 12
 
 
 async def test_phases_are_told_once_each(bench: Bench, autojump_clock: MockClock) -> None:
     """With a word on which of them last."""
-    await bench.measure(rounds=1).run(running(None))
+    await run(bench.measure(rounds=1), None)
     phases = [phase for phase, _ in bench.ear.phases]
     assert phases[:3] == ["publish", "wait_publish", "early_read"]
     assert phases[-1] == "wait_between"
@@ -272,7 +275,7 @@ async def test_hurrying_run_does_not_insist_on_being_watched(
     """Without waits thousands of phases pass in a second."""
     quick = {"wait_publish_s": 0.0, "wait_search_s": 0.0, "wait_between_s": 0.0}
     bench.net.fates = ["prestored"]
-    await bench.measure(rounds=5, **quick).run(running(None))
+    await run(bench.measure(rounds=5, **quick), None)
     assert not any(rests for _, rests in bench.ear.phases)
 
 
@@ -292,7 +295,7 @@ async def test_rounds_without_waits_leave_others_their_turn(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        await bench.measure(rounds=20, **quick).run(running(None))
+        await run(bench.measure(rounds=20, **quick), None)
         nursery.cancel_scope.cancel()
     assert turns > 20
 
@@ -301,7 +304,7 @@ async def test_checkpoints_come_now_and_then(bench: Bench, autojump_clock: MockC
     """Not with each of many short rounds."""
     quick = {"wait_publish_s": 0.0, "wait_search_s": 0.0, "wait_between_s": 1.0}
     bench.net.fates = ["prestored"]
-    await bench.measure(rounds=60, **quick).run(running(None))
+    await run(bench.measure(rounds=60, **quick), None)
     times = bench.ear.checkpoints
     assert 5 <= len(times) <= 60 / CHECKPOINT_EVERY_S + 1
     assert all(b - a >= CHECKPOINT_EVERY_S for a, b in itertools.pairwise(times))
@@ -309,7 +312,7 @@ async def test_checkpoints_come_now_and_then(bench: Bench, autojump_clock: MockC
 
 async def test_cold_run_marks_its_rounds(bench: Bench, autojump_clock: MockClock) -> None:
     """They are judged apart."""
-    await bench.measure(rounds=1).run(running(None, cold=True))
+    await run(bench.measure(rounds=1), None, cold=True)
     assert json.loads((bench.folder.path / "logs/rounds.ndjson").read_text())["cold"] is True
 
 
@@ -323,7 +326,7 @@ async def cut_after(
     results: list[run_state.Event | None] = []
 
     async def play() -> None:
-        results.append(await measure.run(running(10_000.0)))
+        results.append(await run(measure, 10_000.0))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(play)
@@ -362,7 +365,7 @@ async def test_measuring_that_is_cut_before_it_begins_does_nothing(
     """The stop came while the state was being stored."""
     measure = bench.measure()
     measure.interrupt(Cut("stop"))
-    assert await measure.run(running(100.0)) is None
+    assert await run(measure, 100.0) is None
     assert bench.outcomes() == []
     assert bench.net.called == []
 
@@ -373,7 +376,7 @@ async def test_full_disk_is_raised_and_counts_nothing(
     """Whoever owns the run must hear of it."""
     full_disk(monkeypatch, "logs/rounds.ndjson")
     with pytest.raises(HostError):
-        await bench.measure().run(running(100.0))
+        await run(bench.measure(), 100.0)
     assert bench.records.counters.total == 0
 
 
@@ -383,7 +386,7 @@ async def test_round_number_of_a_taken_over_run_is_known_at_once(
     """`status` shows the last round before the next begins."""
     measure = bench.measure(rounds=1)
     assert (measure.round_number, measure.phase) == (None, None)
-    await measure.run(running(None))
+    await run(measure, None)
     assert bench.measure().round_number == 1
 
 
@@ -410,6 +413,6 @@ def plan_of(*roles: tuple[str, ...]) -> Plan:
 )
 def test_publisher_and_searcher_are_two_nodes(roles: Any, pair: str) -> None:
     """A node that reads its own publish would always hit."""
-    columns = pair_columns(plan_of(*roles), cold=False)
+    columns = Section(1, plan_of(*roles)).columns(1, cold=False)
     assert f"{columns.publisher}>{columns.searcher}" == pair
     assert columns.flow == f"source:{pair}"

@@ -167,14 +167,14 @@ async def test_record_that_no_one_can_read_is_refused(folder: RunFolder) -> None
 async def test_round_cut_by_an_absence_is_skipped_once(folder: RunFolder) -> None:
     """What runner.log began and rounds.ndjson does not know."""
     records = Records(folder)
-    await records.skip_cut_round(PAIR, "gap")
+    await records.skip_cut_round(lambda _number: PAIR, "gap")
     records.marker(f"round=1 file={1:032x} size=2000")
     await records.round(result(1), None)
-    await records.skip_cut_round(PAIR, "gap")
+    await records.skip_cut_round(lambda _number: PAIR, "gap")
     assert records.counters.total == 1
     records.marker(f"round=2 file={2:032x} size=3000")
     for _ in range(2):
-        await records.skip_cut_round(PAIR, "gap")
+        await records.skip_cut_round(lambda _number: PAIR, "gap")
     record = json.loads(lines(folder, "logs/rounds.ndjson")[-1])
     assert (record["round"], record["outcome"], record["cause"]) == (2, "skipped", "gap")
     assert (record["file_size"], record["duration_s"]) == (3000, None)
@@ -187,8 +187,8 @@ async def test_skipped_round_is_recorded_once_whatever_is_cancelled(folder: RunF
     records.marker(f"round=1 file={1:032x} size=2000")
     with trio.CancelScope() as scope:
         scope.cancel()
-        await records.skip_cut_round(PAIR, "gap")
-    await records.skip_cut_round(PAIR, "gap")
+        await records.skip_cut_round(lambda _number: PAIR, "gap")
+    await records.skip_cut_round(lambda _number: PAIR, "gap")
     assert records.counters.total == len(lines(folder, "logs/rounds.tsv")) == 1
 
 

@@ -11,10 +11,12 @@ from trio.testing import MockClock
 from soakd.core import rounds
 from soakd.core.errors import HostError, NodeError
 from soakd.core.rounds import Cut, NodeDown, RoundResult, RoundSpec
+from soakd.scenarios.player import Player
 from soakd.scenarios.source_probe import (
     MAX_FILE_SIZE_BYTES,
     MIN_FILE_SIZE_BYTES,
-    Player,
+    File,
+    SourceCalls,
     random_file,
 )
 from tests.run.kit import KAD_ID, FakeNet, FakeNode, VirtualTime
@@ -38,9 +40,10 @@ class Game:
         self.snapshots = 0
         self.snapshot_error: Exception | None = None
         self.when: Callable[[str], None] = lambda _phase: None
-        self.player = Player(
-            spec(**changes), FakeNode("a", net), FakeNode("b", net), self.snapshot, self.phase
-        )
+        made = spec(**changes)
+        file = File(made.file_id, made.file_size)
+        calls = SourceCalls(file, FakeNode("a", net), FakeNode("b", net))
+        self.player = Player(made, calls, self.snapshot, self.phase)
 
     async def snapshot(self, _doubts: bool) -> None:  # noqa: FBT001
         await self.net.meet("ab", "snapshot")
