@@ -39,9 +39,9 @@ def again_requests(session: Session, options: argparse.Namespace) -> Requests:
         known = client.call("run.plan", {"run": options.again})
     try:
         plan = replace(parse_plan(known["plan"]), run_tag=plan_file.new_run_tag())
+        sha256, problems = check_folders(plan)
     except UserError as error:
         raise plan_file.invalid_plan(error) from error
-    sha256, problems = check_folders(plan)
     if problems:
         raise Failure(
             "bad_plan",

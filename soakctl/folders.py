@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tomllib
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
+from soakd.core.plan import NodePlan, Plan
+from soakd.drivers import registry
+from soakd.drivers.driver import Driver
 
 
 def check_folders(
@@ -26,18 +28,23 @@ def check_folders(
 
     Returns:
         SHA-256 of the program by node name (only of usable folders), and the problems.
+
+    Raises:
+        UserError: `bad_plan`; nobody knows the plan's driver, and so what its folders hold.
     """
+    driver = registry.check(plan)
+    files = driver.files
     sha256: dict[str, str] = {}
     problems: list[str] = []
     for node in plan.nodes:
         found = _check_folder(node)
         if not found:
             found = [
-                *_checked(_check_program, node, PROGRAM),
-                *_checked(_check_config, node, CONFIG),
+                *_checked(partial(_check_program, driver), node, files.program),
+                *_checked(partial(_check_config, driver), node, files.config),
             ]
         if not found:
-            with open(os.path.join(node.source, PROGRAM), "rb") as program:
+            with open(os.path.join(node.source, files.program), "rb") as program:
                 sha256[node.name] = hashlib.file_digest(program, "sha256").hexdigest()
         title = (names or {}).get(node.name, f"node {node.name}")
         problems += [f"{title}: {problem}" for problem in found]
@@ -63,9 +70,9 @@ def _checked(check: Callable[[str], str | None], node: NodePlan, name: str) -> l
     return [f"cannot use {path}: {problem}"] if problem else []
 
 
-def _check_program(path: str) -> str | None:
+def _check_program(driver: Driver, path: str) -> str | None:
     if not os.path.lexists(path):
-        return "it is not there; build the program, or link to target/release/rust-mule"
+        return f"it is not there; {driver.files.program_advice}"
     # Follows links: soakd copies the program by content.
     if not stat.S_ISREG(os.stat(path).st_mode):
         return "it is not a regular file"
@@ -76,18 +83,12 @@ def _check_program(path: str) -> str | None:
     return None
 
 
-def _check_config(path: str) -> str | None:
+def _check_config(driver: Driver, path: str) -> str | None:
     if not os.path.lexists(path):
         # soakd makes one
         return None
     # A FIFO would block us for ever.
     if not stat.S_ISREG(os.stat(path).st_mode):
         return "it is not a regular file"
-    try:
-        with open(path, "rb") as file:
-            tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        return f"it is not TOML: {error}"
-    except UnicodeDecodeError:
-        return "it is not TOML: not UTF-8"
-    return None
+    with open(path, "rb") as file:
+        return driver.config_problem(file.read())

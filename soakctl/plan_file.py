@@ -89,19 +89,26 @@ def check_group(file: PlanFile) -> tuple[list[dict[str, str]], list[str]]:
 def _check(
     plans: Sequence[Plan], sources: Mapping[str, str]
 ) -> tuple[list[dict[str, str]], list[str]]:
-    known: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], list[str]]] = {}
+    known: dict[tuple[object, ...], tuple[dict[str, str], list[str]]] = {}
     found: list[dict[str, str]] = []
     problems: dict[str, None] = {}
     for plan in plans:
         # Of a folder that the plan does not name there is nothing to be said besides that.
         nodes = tuple(node for node in plan.nodes if node.source != "/")
-        key = tuple((node.name, node.source) for node in nodes)
+        key = (plan.driver, plan.scenario, *((node.name, node.source) for node in nodes))
         if key not in known:
-            known[key] = check_folders(replace(plan, nodes=nodes), sources)
+            known[key] = _checked(replace(plan, nodes=nodes), sources)
         sha256, wrong = known[key]
         found.append(sha256)
         problems |= dict.fromkeys(wrong)
     return found, list(problems)
+
+
+def _checked(plan: Plan, sources: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    try:
+        return check_folders(plan, sources)
+    except UserError as error:
+        return {}, [str(problem) for problem in cast("list[object]", error.details["problems"])]
 
 
 def _line_of(problem: str, name: str) -> int:

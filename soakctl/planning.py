@@ -48,7 +48,10 @@ def start_requests(session: Session, options: argparse.Namespace) -> Requests:
     flags = _flags(options)
     if options.plan is None:
         group, values, plans = None, [], [_plan(session, flags)]
-        sha256, problems = check_folders(plans[0])
+        try:
+            sha256, problems = check_folders(plans[0])
+        except UserError as error:
+            raise plan_file.invalid_plan(error) from error
         digests = [sha256]
     else:
         _note_ignored_variables(session)

@@ -12,6 +12,7 @@ from typing import Any
 from soakd.bundle.spec import BundleSpec, NodeFolder, Secret
 from soakd.core.errors import HostError
 from soakd.core.plan import Plan, parse_plan
+from soakd.drivers import registry
 from soakd.edge.clock import wall_now
 from soakd.edge.journal import PRIVATE, RunFolder
 from soakd.edge.packer import BundleStream, bundle_file_name, open_bundle
@@ -55,7 +56,7 @@ async def open_run_bundle(
 
     Raises:
         HostError: a helper could not be started or failed.
-        UserError: the owner's account is gone.
+        UserError: the owner's account is gone, or the driver, who alone knows the secret files.
     """
     plan = parse_plan(json.loads(row.plan_json))
     account = await host.account(row.owner_uid)
@@ -68,6 +69,7 @@ async def open_run_bundle(
             secrets=tuple(Secret(item.kind, item.value) for item in secrets),
             full=full,
             keep_destinations=keep_destinations,
+            binaries=(registry.of_stored(plan).files.program,),
             about={"status": status, "host": socket.gethostname()},
         )
         async with open_bundle(

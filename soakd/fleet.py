@@ -18,14 +18,14 @@ from soakd.core.errors import HostError, NodeError, SoakError, UserError
 from soakd.core.model import Cause
 from soakd.core.plan import NodePlan, Plan, plan_to_dict
 from soakd.crew import Crew
-from soakd.drivers import rust_mule
-from soakd.drivers.rust_mule import NodeConfig
+from soakd.drivers import registry
+from soakd.drivers.driver import NodeConfig
 from soakd.edge import ports
 from soakd.edge.clock import boot_now, sleep_until_boot
 from soakd.edge.shim_client import NodeEnd
 from soakd.edge.store import RunRow
 from soakd.host import Host
-from soakd.node import LiveNode, Process
+from soakd.node import Access, LiveNode, Process
 from soakd.observer import Observer
 from soakd.records import Records
 from soakd.staging import Staged, Staging
@@ -48,6 +48,7 @@ class Fleet:
         self._observer = observer
         self._crew = crew
         self._staging = Staging(crew, plan, run_name(run_id))
+        self._driver = registry.of_stored(plan)
         self._configs: dict[str, NodeConfig] = {}
         self._tokens = 0
 
@@ -181,10 +182,7 @@ class Fleet:
             # Taken over from a soakd that has said all this already.
             await self._launch_missing()
             return
-        sessions = {
-            node.name: rust_mule.session_name(plan, node.name, run_name(self._id))
-            for node in plan.nodes
-        }
+        sessions = leases.session_names(self._id, plan)
         records.marker(rows.run_tag(plan.run_tag, sessions, fresh_identity=plan.fresh_identity))
         await self._launch_missing()
         pids = {name: node.process.pid for name, node in self.live.items()}
@@ -216,8 +214,7 @@ class Fleet:
             node,
             self._configs[node.name],
             process,
-            self._staging.file_reader(node.name),
-            self._keep_token,
+            Access(self._driver, self._staging.file_reader(node.name), self._keep_token),
             self._observer,
         )
 
@@ -304,10 +301,9 @@ class Fleet:
 
     def _says_simulation(self) -> bool:
         """Whether a node's own banner says that it is a simulation."""
-        records = self._written()
-        return any(
-            rust_mule.SIMULATION_MARK in records.head(f"logs/{name}.out", BANNER_BYTES)
-            for name in self.live
+        records, mark = self._written(), self._driver.words.simulation_mark
+        return mark is not None and any(
+            mark in records.head(f"logs/{name}.out", BANNER_BYTES) for name in self.live
         )
 
     # -- inner ---------------------------------------------------------------------------------

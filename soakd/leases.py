@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from soakd.core.plan import Plan
-from soakd.drivers import rust_mule
+from soakd.drivers import registry
 from soakd.edge.store import Lease, LeaseTaken
 from soakd.view import run_name
 
@@ -24,6 +24,13 @@ Process = tuple[int, int]
 """A pid with its start ticks: of this boot."""
 
 
+def session_names(run_id: int, plan: Plan) -> dict[str, str]:
+    """By node, the names outside of this host that no other run may have at the same time."""
+    driver, run = registry.of_stored(plan), run_name(run_id)
+    names = {node.name: driver.session_name(plan, node.name, run) for node in plan.nodes}
+    return {node: name for node, name in names.items() if name is not None}
+
+
 def of_start(run_id: int, plan: Plan) -> list[Lease]:
     """What a run needs before any of its processes exists."""
     name = run_name(run_id)
@@ -31,7 +38,7 @@ def of_start(run_id: int, plan: Plan) -> list[Lease]:
     return [
         ("slot", name),
         *(("port", str(node.port)) for node in nodes),
-        *(("session", rust_mule.session_name(plan, node.name, name)) for node in nodes),
+        *(("session", session) for session in session_names(run_id, plan).values()),
     ]
 
 

@@ -19,28 +19,18 @@ import trio
 from soakd.core import readiness
 from soakd.core.errors import NodeError, SoakError
 from soakd.core.plan import NodePlan
-from soakd.drivers.rust_mule import NodeConfig
-from soakd.drivers.rust_mule_api import (
-    HTTP_FORBIDDEN,
-    HTTP_OK,
-    HTTP_UNAVAILABLE,
+from soakd.drivers.driver import (
+    Driver,
     KeywordAnswer,
     KeywordHits,
-    RustMuleApi,
+    NodeConfig,
+    Snapshot,
     Sources,
 )
 from soakd.edge import ports, telemetry
 from soakd.edge.clock import boot_now
 from soakd.edge.node_api import NodeApi, NodeCallError
 from soakd.edge.pidfds import start_ticks
-
-PUBLISH_SOURCE = "/kad/publish_source"
-SEARCH_SOURCES = "/kad/search_sources"
-SOURCES = "/kad/sources"
-PUBLISH_KEYWORD = "/kad/publish_keyword"
-SEARCH_KEYWORD = "/kad/search_keyword"
-KEYWORD_RESULTS = "/kad/keyword_results"
-STATUS = "/status"
 
 RESOURCE_SAMPLE_S = 10.0
 STALLED_WINDOWS = 2
@@ -57,6 +47,21 @@ class Process:
     pid: int
     ticks: int
     uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a node's program is spoken to.
+
+    Attributes:
+        driver: knows the program.
+        read_file: reads a file of the node's folder, as the node's user.
+        on_token: hears of every new token value, before it is used.
+    """
+
+    driver: Driver
+    read_file: Callable[[str], Awaitable[bytes]]
+    on_token: Callable[[str], Awaitable[None]]
 
 
 class NodeSink(Protocol):
@@ -83,8 +88,7 @@ class LiveNode:
         plan: NodePlan,
         config: NodeConfig,
         process: Process,
-        read_file: Callable[[str], Awaitable[bytes]],
-        on_token: Callable[[str], Awaitable[None]],
+        access: Access,
         sink: NodeSink,
     ) -> None:
         """Connects nothing yet.
@@ -93,16 +97,14 @@ class LiveNode:
             plan: name and port.
             config: what was staged: where the token file is, how long a status window is.
             process: whose listener the port must be.
-            read_file: reads a file of the node's folder, as the node's user.
-            on_token: hears of every new token value, before it is used.
+            access: how it is spoken to.
             sink: hears of everything that is noticed.
         """
         self.name = plan.name
         self.config = config
         self.process = process
         self.kad_id: str | None = None
-        self._read_file = read_file
-        self._on_token = on_token
+        self._access = access
         self._sink = sink
         self._idle_s = 0.0
         self._stalled = False
@@ -111,7 +113,7 @@ class LiveNode:
         self._told_token: str | None = None
         self._token_turn = trio.Lock()
         self._http = NodeApi(plan.host, plan.port, self._verify)
-        self._api = RustMuleApi(self._http, self._token, self._new_token)
+        self._api = access.driver.api(self._http, self._token, self._new_token)
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -121,30 +123,30 @@ class LiveNode:
 
     async def publish_source(self, file_id: str, size_bytes: int) -> str:
         """Queues a publish; raises `SoakError` when the node did not say queued."""
-        return await self._ask(PUBLISH_SOURCE, self._api.publish_source(file_id, size_bytes))
+        return await self._ask("publish_source", self._api.publish_source(file_id, size_bytes))
 
     async def search_sources(self, file_id: str, size_bytes: int) -> str:
         """Queues a search; raises `SoakError` when the node did not say queued."""
-        return await self._ask(SEARCH_SOURCES, self._api.search_sources(file_id, size_bytes))
+        return await self._ask("search_sources", self._api.search_sources(file_id, size_bytes))
 
     async def sources(self, file_id: str) -> Sources:
         """Reads the source table for a file; raises `SoakError` when there is no usable answer."""
-        return await self._ask(SOURCES, self._api.sources(file_id))
+        return await self._ask("sources", self._api.sources(file_id))
 
     async def publish_keyword(
         self, query: str, file_id: str, size_bytes: int, filename: str, file_type: str | None
     ) -> KeywordAnswer:
         """Queues a keyword publish; raises `SoakError` when the node did not say queued."""
         call = self._api.publish_keyword(query, file_id, size_bytes, filename, file_type)
-        return await self._ask(PUBLISH_KEYWORD, call)
+        return await self._ask("publish_keyword", call)
 
     async def search_keyword(self, query: str, keyword_id: str | None) -> KeywordAnswer:
         """Queues a keyword search; raises `SoakError` when the node did not say queued."""
-        return await self._ask(SEARCH_KEYWORD, self._api.search_keyword(query, keyword_id))
+        return await self._ask("search_keyword", self._api.search_keyword(query, keyword_id))
 
     async def keyword_hits(self, keyword_id: str) -> KeywordHits:
         """Reads what is known of a keyword; raises `SoakError` without a usable answer."""
-        return await self._ask(KEYWORD_RESULTS, self._api.keyword_hits(keyword_id))
+        return await self._ask("keyword_hits", self._api.keyword_hits(keyword_id))
 
     async def look(self, what: str) -> str:
         """Raw answer of a look by its name; it is no part of a round, so its failure no trouble."""
@@ -152,8 +154,7 @@ class LiveNode:
 
     async def status(self) -> str:
         """Raw body of the last snapshot; raises `SoakError` when there is no usable answer."""
-        body, _ = await self._snapshot()
-        return body
+        return (await self._snapshot()).body
 
     async def learn_kad_id(self, file_id: str) -> None:
         """Learns the node's own Kad id from its publish: a fresh id has no other source there."""
@@ -168,9 +169,9 @@ class LiveNode:
     # -- readiness -----------------------------------------------------------------------------
 
     async def readiness(self) -> readiness.Answer:
-        """What `GET /status` says about readiness now; never raises for what a node does."""
+        """What it says about readiness now; never raises for what a node does."""
         try:
-            status, body = await self._api.status()
+            return await self._api.readiness()
         except NodeCallError as error:
             if error.kind == "foreign":
                 return readiness.Foreign(error.message)
@@ -179,14 +180,6 @@ class LiveNode:
         except SoakError as error:
             # Before the node has written its token it does not listen either.
             return readiness.Refused() if error.code == "no_token" else readiness.Bad(error.message)
-        if status == HTTP_OK:
-            return readiness.Ready()
-        if status == HTTP_UNAVAILABLE:
-            return readiness.Warming503()
-        if status == HTTP_FORBIDDEN:
-            await self._api.forget_token()
-            return readiness.Forbidden403()
-        return readiness.Bad(f"HTTP {status} {body[:120]!r}")
 
     # -- tasks ---------------------------------------------------------------------------------
 
@@ -197,14 +190,14 @@ class LiveNode:
         while True:
             # A call that fails is heard of by the sink already.
             with suppress(SoakError):
-                body, data = await self._snapshot(aside=True)
+                body, now_uptime = await self._snapshot(aside=True)
                 now_s = boot_now()
-                if data["uptime_secs"] != uptime:
+                if now_uptime != uptime:
                     if self._stalled:
                         self._idle_s = now_s
                         facts = {"kind": "loop_stalled", "for_s": round(now_s - changed_s, 1)}
                         self._sink.event("trouble_over", self.name, facts)
-                    uptime, changed_s, self._stalled = data["uptime_secs"], now_s, False
+                    uptime, changed_s, self._stalled = now_uptime, now_s, False
                     self._sink.status_sample(self.name, body)
                 elif not self._stalled and now_s - changed_s > self._stall_s:
                     self._stalled = True
@@ -220,8 +213,9 @@ class LiveNode:
 
     # -- inner ---------------------------------------------------------------------------------
 
-    async def _ask(self, route: str, call: Awaitable[_T]) -> _T:
+    async def _ask(self, name: str, call: Awaitable[_T]) -> _T:
         """Makes a call to a ready node and tells the sink what it came to."""
+        route = self._api.routes.get(name, name)
         try:
             answer = await call
         except SoakError as error:
@@ -232,15 +226,15 @@ class LiveNode:
         self._sink.call_ended(self.name, route, None)
         return answer
 
-    async def _snapshot(self, *, aside: bool = False) -> tuple[str, dict[str, Any]]:
+    async def _snapshot(self, *, aside: bool = False) -> Snapshot:
         asked_s = boot_now()
-        body, data = await self._ask(STATUS, self._api.status_snapshot(aside=aside))
+        snapshot = await self._ask("status_snapshot", self._api.status_snapshot(aside=aside))
         # Of two that were asked for at the same time the older one may come last.
         if asked_s >= self._seen_s:
             self._seen_s = boot_now()
-            self._uptime_moved(self._uptime, data["uptime_secs"])
-            self._uptime = data["uptime_secs"]
-        return body, data
+            self._uptime_moved(self._uptime, snapshot.uptime_s)
+            self._uptime = snapshot.uptime_s
+        return snapshot
 
     @property
     def _stall_s(self) -> float:
@@ -259,15 +253,14 @@ class LiveNode:
             if token == self._told_token:
                 return
             if self._told_token is not None:
-                name = self.config.file("api.token")
-                text = f"{name} holds another token than before; it is used"
+                text = f"{self._token_file()} holds another token than before; it is used"
                 self._sink.event("token_replaced", self.name, {"text": text})
-            await self._on_token(token)
+            await self._access.on_token(token)
             self._told_token = token
 
     async def _token(self) -> str:
         try:
-            data = await self._read_file(self.config.file("api.token"))
+            data = await self._access.read_file(self._token_file())
         except SoakError as error:
             raise NodeError(
                 "no_token", f"cannot read the API token of node {self.name}: {error.message}"
@@ -277,6 +270,12 @@ class LiveNode:
             text = f"cannot use the API token of node {self.name}: {len(data)} odd bytes"
             raise NodeError("no_token", text)
         return token.decode("ascii")
+
+    def _token_file(self) -> str:
+        name = self._access.driver.files.token
+        if name is None:
+            raise NodeError("no_token", f"cannot read a token of node {self.name}: it has none")
+        return self.config.file(name)
 
     def _verify(self, port: int, host: str) -> None:
         """Proves that the listener is the node before any token is sent to it.

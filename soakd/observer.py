@@ -16,7 +16,7 @@ from soakd.core import node_state, run_state
 from soakd.core.errors import SoakError
 from soakd.core.gates import Facts
 from soakd.core.model import Cause
-from soakd.drivers import rust_mule_words
+from soakd.drivers.driver import Words
 from soakd.edge.clock import boot_now, rfc3339, wall_now
 from soakd.edge.pidfds import MAX_PID, real_uid, start_ticks
 from soakd.edge.shim_client import RUNGS, ShimConnection
@@ -50,6 +50,7 @@ class Observer:
         nodes: tuple[str, ...],
         hub: Hub,
         tell_soon: Callable[[run_state.Event], None],
+        words: Words,
     ) -> None:
         """Knows nothing yet; `records` must be set before anything is heard."""
         self.records: Records | None = None
@@ -79,7 +80,8 @@ class Observer:
         """Begin and end of measuring (boot clock), as stored; no end while it goes on."""
         self._last_error: dict[str, str] = {}
         self._early_ends: dict[str, Mapping[str, Any]] = {}
-        self._troubles = Troubles(self._note_event, self._stderr)
+        self._words = words
+        self._troubles = Troubles(self._note_event, self._stderr, words)
         self._logs = LogWatch(self._troubles)
 
     # -- hearing the shim ----------------------------------------------------------------------
@@ -141,9 +143,9 @@ class Observer:
         self.ladder_done.set()
 
     def _stderr(self, node: str, line: str, at_byte: int) -> None:
-        if rust_mule_words.is_panic(line):
+        if self._words.is_panic(line):
             self._troubles.tell_line("panic", node, line, at_byte)
-        if rust_mule_words.is_fatal(line):
+        if self._words.is_fatal(line):
             self._last_error[node] = line
 
     def _output_bytes(self, node: str) -> int:
@@ -193,7 +195,7 @@ class Observer:
             text = f"node {node} (pid {known.pid}) ended by itself: {how}"
             error = self._last_error.get(node)
             if error is not None:
-                meaning = rust_mule_words.explain_failure(error)
+                meaning = self._words.explain_failure(error)
                 text += f"; {meaning}" if meaning else ""
                 text += f" ({error[:300]})"
             self._tell_soon(run_state.NodeExited(node, text))

@@ -22,7 +22,7 @@ from soakd.core.rounds import RoundResult
 from soakd.core.series import Series
 from soakd.core.stats import Counters
 from soakd.core.trouble import RoundErrors
-from soakd.drivers.rust_mule import NodeConfig
+from soakd.drivers.driver import NodeConfig
 from soakd.edge.clock import boot_now, rfc3339, script_time, wall_now
 from soakd.edge.journal import RunFolder
 

@@ -20,6 +20,7 @@ from soakd.core.model import Cause
 from soakd.core.plan import Plan
 from soakd.core.run_state import Limits
 from soakd.crew import Crew
+from soakd.drivers import registry
 from soakd.edge.clock import boot_now, rfc3339, sleep_until_boot, wall_now
 from soakd.ending import Ending
 from soakd.host import Host
@@ -64,7 +65,8 @@ class Run:
         self._limits = Limits.of(plan)
         names = tuple(node.name for node in plan.nodes)
         self.crew = Crew(host, run_id, plan)
-        self.observer = Observer(host, run_id, names, hub, self.tell_soon)
+        words = registry.of_stored(plan).words
+        self.observer = Observer(host, run_id, names, hub, self.tell_soon, words)
         self.work = Work(self, host, run_id, self.observer)
         self._ledger = Ledger(host, run_id, plan, self.work, self.observer)
         self._ending = Ending(plan, self.crew, self.observer)

@@ -16,10 +16,10 @@ import trio
 from soakd.bundle.secret_files import values_in
 from soakd.bundle.spec import Secret
 from soakd.core.errors import HostError, NodeError, UserError
-from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
+from soakd.core.plan import NodePlan, Plan
 from soakd.crew import CALL_S, Crew, words_of
-from soakd.drivers import rust_mule
-from soakd.drivers.rust_mule import NodeConfig
+from soakd.drivers import registry
+from soakd.drivers.driver import NodeConfig, node_environment
 from soakd.edge.shim_client import ShimLost, ShimRefused
 from soakd.node import Process
 
@@ -53,6 +53,7 @@ class Staging:
         self._crew = crew
         self._plan = plan
         self._run = run
+        self._driver = registry.of_stored(plan)
 
     async def stage(self, node: NodePlan, sha256: str | None) -> Staged:
         """Copies a node's folder, edits its configuration and removes what must not be kept.
@@ -65,31 +66,32 @@ class Staging:
             SoakError: the copy or the edit failed, or the program is not the one that was
                 submitted.
         """
-        plan = self._plan
+        plan, files = self._plan, self._driver.files
         copied = await self._crew.call(
             "stage",
             timeout_s=plan.staging_timeout_s,
             node=node.name,
             source=node.source,
             dir=node_folder(node.name),
-            exclude=list(rust_mule.COPY_EXCLUDE),
-            by_content=list(rust_mule.COPY_BY_CONTENT),
-            max_bytes=rust_mule.MAX_FOLDER_BYTES,
+            exclude=list(files.exclude),
+            by_content=list(files.by_content),
+            max_bytes=files.max_folder_bytes,
         )
         hashes = copied.get("sha256")
         if not isinstance(hashes, dict):
             raise HostError("internal", f"cannot stage node {node.name}: the shim makes no sense")
-        program = self._checked_program(node, hashes.get(PROGRAM), sha256)
-        text = await self._read_text(node.name, CONFIG) if CONFIG in hashes else None
+        program = self._checked_program(node, hashes.get(files.program), sha256)
+        name = files.config
+        text = await self._read_text(node.name, name) if name in hashes else None
         config = await self._edited(text, node)
-        await self._replace(node.name, CONFIG, config.text)
-        if await self._read_text(node.name, CONFIG) != config.text:
+        await self._replace(node.name, name, config.text)
+        if await self._read_text(node.name, name) != config.text:
             raise HostError(
-                "internal", f"cannot edit {CONFIG} of node {node.name}: it reads back different"
+                "internal", f"cannot edit {name} of node {node.name}: it reads back different"
             )
         secrets, keys = await self._secrets(node.name, config)
         doomed = [
-            config.file(rust_mule.LOCK_FILE),
+            *map(config.file, files.locks),
             *(config.identity if plan.fresh_identity else ()),
         ]
         for path in doomed:
@@ -102,7 +104,7 @@ class Staging:
         """The secrets in a staged folder, and its key file."""
         found: list[Secret] = []
         keys: bytes | None = None
-        for name in (rust_mule.TOKEN_FILE, rust_mule.KEYS_FILE):
+        for name in self._driver.files.secrets:
             try:
                 data = await self._crew.connection.read_file(node, config.file(name))
             except ShimRefused:
@@ -112,7 +114,7 @@ class Staging:
                 text = f"cannot read {name} of node {node}: the shim is lost ({lost})"
                 raise HostError("internal", text) from lost
             found += values_in(data.decode("utf-8", "replace"))
-            if name == rust_mule.KEYS_FILE:
+            if name == self._driver.files.keys:
                 keys = data
         return tuple(found), keys
 
@@ -121,10 +123,10 @@ class Staging:
         if text is not None and len(text) > MAX_CONFIG_BYTES:
             raise NodeError(
                 "bad_config",
-                f"cannot edit {CONFIG} of node {node.name}: it has {len(text)} characters, at most"
-                f" {MAX_CONFIG_BYTES} are read",
+                f"cannot edit {self._driver.files.config} of node {node.name}: it has {len(text)}"
+                f" characters, at most {MAX_CONFIG_BYTES} are read",
             )
-        edit = functools.partial(rust_mule.edit_config, text, self._plan, node, self._run)
+        edit = functools.partial(self._driver.edit_config, text, self._plan, node, self._run)
         return await trio.to_thread.run_sync(edit)
 
     async def _replace(self, node: str, path: str, text: str) -> None:
@@ -147,7 +149,7 @@ class Staging:
                 "launch",
                 timeout_s=CALL_S,
                 node=node.name,
-                argv=[f"./{PROGRAM}"],
+                argv=[f"./{self._program}"],
                 env=env,
                 rlimits={},
             )
@@ -171,7 +173,8 @@ class Staging:
         if known and not verified:
             raise NodeError(
                 "node_not_executed",
-                f"cannot verify node {node.name}: pid {pid} does not run the staged {PROGRAM}",
+                f"cannot verify node {node.name}: pid {pid} does not run the staged"
+                f" {self._program}",
             )
         return Process(pid, ticks, self._crew.uid)
 
@@ -188,17 +191,17 @@ class Staging:
         if facts is None:
             return
         argv, exe = facts.get("argv"), str(facts.get("exe", ""))
-        as_argument = isinstance(argv, list) and f"./{PROGRAM}" in argv[1:]
+        as_argument = isinstance(argv, list) and f"./{self._program}" in argv[1:]
         if "cwd_ok" not in facts:
             # A shim of release 0.1.0 tells no inodes.
-            at_home, verified = True, exe.endswith(f"/{node_folder(node.name)}/{PROGRAM}")
+            at_home, verified = True, exe.endswith(f"/{node_folder(node.name)}/{self._program}")
             verified = verified or as_argument
         else:
             at_home = facts["cwd_ok"] is True
             verified = _is_staged_file(facts) or (facts.get("script") is True and as_argument)
         if at_home and verified:
             return
-        what = f"{exe!r} {argv!r} runs in place of the staged {PROGRAM}"
+        what = f"{exe!r} {argv!r} runs in place of the staged {self._program}"
         if verified:
             what = f"it has left its own folder for {facts.get('cwd')!r}"
         raise NodeError(
@@ -227,7 +230,8 @@ class Staging:
             "LOGNAME": self._crew.account.name,
         }
         plan = replace(self._plan, node_env=self._plan.node_env + node.env)
-        return rust_mule.node_environment(plan, nonce=self._crew.nonce, user=user)
+        added = self._driver.environment
+        return node_environment(added, plan, nonce=self._crew.nonce, user=user)
 
     def file_reader(self, node: str) -> Callable[[str], Any]:
         """A function that reads a file of a node's folder through the shim, as the node's user."""
@@ -244,15 +248,20 @@ class Staging:
 
         return read
 
+    @property
+    def _program(self) -> str:
+        return self._driver.files.program
+
     def _checked_program(self, node: NodePlan, found: object, submitted: str | None) -> str:
         if not isinstance(found, str):
             raise UserError(
-                "refused", f"cannot stage node {node.name}: there is no {PROGRAM} in {node.source}"
+                "refused",
+                f"cannot stage node {node.name}: there is no {self._program} in {node.source}",
             )
         if submitted is not None and found != submitted and not self._plan.latest:
             raise UserError(
                 "refused",
-                f"cannot stage node {node.name}: {PROGRAM} changed since you queued it"
+                f"cannot stage node {node.name}: {self._program} changed since you queued it"
                 f" ({node.source}); submit again, or use --latest",
             )
         return found

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from soakd.core import trouble
 from soakd.core.errors import SoakError
-from soakd.drivers import rust_mule_words
+from soakd.drivers.driver import Words
 from soakd.edge.clock import boot_now, rfc3339, wall_now
 from soakd.log_watch import matcher
 
@@ -58,15 +58,19 @@ class _Allowance:
 class Troubles:
     """The troubles of one run; satisfies `log_watch.Reader`."""
 
-    def __init__(self, tell: Tell, on_stderr: Callable[[str, str, int], None]) -> None:
+    def __init__(
+        self, tell: Tell, on_stderr: Callable[[str, str, int], None], words: Words
+    ) -> None:
         """Knows nothing yet; `known` must be set before anything is heard.
 
         Args:
             tell: takes events.
             on_stderr: takes a line of stderr that was missed, with the byte where it ends.
+            words: what the lines of these nodes mean.
         """
         self.known: Known | None = None
-        self.may_matter = matcher(rust_mule_words.MARKS)
+        self.may_matter = matcher(words.marks)
+        self._log_trouble = words.log_trouble
         self._tell = tell
         self._on_stderr = on_stderr
         self._open: dict[str, trouble.Troubles] = {}
@@ -119,7 +123,7 @@ class Troubles:
     def line(self, node: str, text: str, at_byte: int, *, is_missed: bool) -> None:
         """Takes a line of a node's output; of stderr only what nobody was there to hear."""
         assert self.known is not None, "a line was read before the records were opened"
-        kind = rust_mule_words.log_trouble(text)
+        kind = self._log_trouble(text)
         if kind is not None:
             if at_byte > self.known.told_until(node, panics=False):
                 self.tell_line(kind, node, text, at_byte)

@@ -24,6 +24,7 @@ from soakd.core.rounds import Cut, NodeDown
 from soakd.core.section import Section
 from soakd.core.stats import counters_to_dict
 from soakd.crew import Crew
+from soakd.drivers import registry
 from soakd.edge.clock import boot_id, boot_now, sleep_until_boot, wall_now
 from soakd.edge.journal import RunFolder
 from soakd.edge.peers import Account
@@ -144,6 +145,8 @@ class Work:
         try:
             if self.records is None:
                 raise ShimLost("its run folder is not there")
+            # An earlier soakd may have known more of them.
+            registry.get(self._plan.driver)
             account = await self._account_of(row)
             with trio.fail_after(REJOIN_S):
                 await self._rejoin_shim(row, account)

@@ -46,7 +46,10 @@ LAYERS = (
     Layer(("soakd.log",), others=("structlog",)),
     Layer(("soakd.drivers",), ours=("soakd.core", "soakd.edge", "soakd.log"), others=("tomlkit",)),
     Layer(("soakd.scenarios",), ours=("soakd.core", "soakd.edge", "soakd.log")),
-    Layer(("soakd.handlers",), ours=("soakd.wire", "soakd.core", "soakd.edge", "soakd.log")),
+    Layer(
+        ("soakd.handlers",),
+        ours=("soakd.wire", "soakd.core", "soakd.edge", "soakd.drivers.registry", "soakd.log"),
+    ),
     Layer(
         ("soakd.server", "soakd.connection"),
         ours=("soakd.wire", "soakd.handlers", "soakd.core", "soakd.edge.peers", "soakd.log"),
@@ -55,7 +58,15 @@ LAYERS = (
     Layer(("soakd.__main__",), ours=("soakd",)),
     Layer(
         ("soakctl",),
-        ours=("soakd.wire", "soakd.core", "soakd.bundle", "soakd.simnode", "soakd.triage"),
+        ours=(
+            "soakd.wire",
+            "soakd.core",
+            "soakd.bundle",
+            "soakd.simnode",
+            "soakd.triage",
+            "soakd.drivers.registry",
+            "soakd.drivers.driver",
+        ),
         others=("msgpack", "rich"),
     ),
 )
@@ -78,7 +89,9 @@ WITH_TRIO = (
     "soakd.daemon", "soakd.__main__",
 )  # fmt: skip
 # The one verb that needs these pays for them: nothing that every verb loads may import them.
-SOAKCTL_LAZY = ("soakd.core", "soakd.bundle", "soakd.simnode", "soakd.triage", "rich")
+SOAKCTL_LAZY = (
+    "soakd.core", "soakd.bundle", "soakd.drivers", "soakd.simnode", "soakd.triage", "rich",
+)  # fmt: skip
 SOAKCTL_ALWAYS = ("soakctl.__main__", "soakctl.main", "soakctl.commands.status")
 # One outside thing in two files: `store` and its migrations, `shim_*` and what it is made of.
 EDGE_PARTS = {"soakd.edge.store": ("soakd.edge.schema",)}

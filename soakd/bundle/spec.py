@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-PROGRAM = "rust-mule"
 MAX_SPEC_BYTES = 4 << 20
 
 
@@ -88,7 +87,7 @@ class BundleSpec:
     secrets: tuple[Secret, ...] = ()
     full: bool = False
     keep_destinations: bool = False
-    binaries: tuple[str, ...] = (PROGRAM,)
+    binaries: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
     limits: Limits = field(default_factory=Limits)

@@ -16,10 +16,8 @@ from soakd.core.plan_env import (
 from soakd.core.plan_parse import parse_plan
 from soakd.core.plan_shape import (
     CALL_TIMEOUT_S,
-    CONFIG,
     DEFAULT_DURATION_S,
     MAX_DURATION_S,
-    PROGRAM,
     NodePlan,
     Plan,
     flows_per_round,
@@ -35,12 +33,10 @@ IGNORED_NODE_ENV = ignored_node_env
 
 __all__ = [
     "CALL_TIMEOUT_S",
-    "CONFIG",
     "DEFAULT_DURATION_S",
     "ENVIRONMENT_NAMES",
     "IGNORED_NODE_ENV",
     "MAX_DURATION_S",
-    "PROGRAM",
     "NodePlan",
     "Plan",
     "flows_per_round",

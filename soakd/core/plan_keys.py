@@ -38,6 +38,7 @@ class Key(NamedTuple):
 
 KEYS: Final[Mapping[str, Key]] = {
     "scenario": Key("choice", choices=("source_probe", "dht_selftest", "keyword_probe")),
+    "driver": Key("text"),
     "nodes": Key("list"),
     "duration_s": Key("seconds", 1, MAX_DURATION_S),
     "rounds": Key("whole", 1, MAX_ROUNDS),

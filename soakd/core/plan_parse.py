@@ -29,6 +29,7 @@ MAX_GATES: Final = 32
 MAX_CONDITIONS: Final = 8
 MIN_READ_EVERY_S: Final = 0.05
 _RUN_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DRIVER = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 def parse_plan(mapping: Mapping[str, object]) -> Plan:
@@ -69,6 +70,7 @@ def read_plan(mapping: Mapping[str, object], problems: Problems) -> Plan:
     duration_s, rounds = _extent(reader)
     return Plan(
         scenario=_choice(reader, "scenario"),
+        driver=_driver(reader),
         nodes=(nodes := read_nodes(reader, problems)),
         duration_s=duration_s,
         rounds=rounds,
@@ -176,6 +178,16 @@ def _run_tag(reader: Reader) -> str:
     if tag is not None and _RUN_TAG.fullmatch(tag) is None:
         reader.bad("run_tag", f"cannot use other than letters, digits and ._-, got {show(tag)}")
     return tag or ""
+
+
+def _driver(reader: Reader) -> str:
+    """Read a name; whether there is such a driver is checked by those who know what is there."""
+    if not reader.has("driver"):
+        return str(default("driver"))
+    name = reader.text("driver", 64)
+    if name is not None and _DRIVER.fullmatch(name) is None:
+        reader.bad("driver", f"cannot be other than a lower-case word, got {show(name)}")
+    return name or ""
 
 
 def _label(reader: Reader) -> str | None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-PROGRAM: Final = "rust-mule"
-CONFIG: Final = "config.toml"
-
 CALL_TIMEOUT_S: Final = 12.0
 """Longest time of one call to a node, connecting included."""
 
@@ -60,6 +57,7 @@ class Plan:
     """What a user asks for, frozen once submitted.
 
     Attributes:
+        driver: What knows the nodes' program; which ones there are is not known here.
         duration_s: Time in which rounds may start; None: only `rounds` ends the run.
         rounds: Number of rounds; None: only the duration ends the run.
         read_every_s: Distance of dating reads, 0 = off.
@@ -79,6 +77,7 @@ class Plan:
     """
 
     scenario: str = "source_probe"
+    driver: str = "rust_mule"
     nodes: tuple[NodePlan, ...]
     duration_s: float | None
     rounds: int | None

@@ -1,95 +1,26 @@
-"""The rust-mule driver: what soakd knows of the program's folder and configuration.
+"""The rust-mule driver: one object that says what soakd knows of the program.
 
-Decides which files of a source folder are copied how, which keys of `config.toml` are set and why,
-what counts as identity, and which environment a node gets. What a node prints is read by
-`rust_mule_words`. Pure text in, text out: the shim touches the files, `rust_mule_api` speaks HTTP.
-Facts come from the node contract (rust-mule 0.1.0): the folder §1, the keys §2.
+Light on purpose: soakctl asks it for names. How `config.toml` is edited stands in
+`rust_mule_config`, the API in `rust_mule_api`, what a node prints in `rust_mule_words`; the first
+two are loaded when they are needed. Facts come from the node contract (rust-mule 0.1.0): §1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+import tomllib
+from collections.abc import Mapping
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
+from soakd.core.plan import NodePlan, Plan
+from soakd.core.plan_keys import KEYS
+from soakd.drivers import rust_mule_words
+from soakd.drivers.driver import Api, Files, Http, NodeConfig, OnToken, ReadToken, Words
 
-from soakd.core.errors import NodeError
-from soakd.core.plan import CONFIG, PROGRAM, NodePlan, Plan
-
-COPY_EXCLUDE = ("data/logs",)
-COPY_BY_CONTENT = (PROGRAM, CONFIG)
-MAX_FOLDER_BYTES = 20 * 1024**3
-
+PROGRAM = "rust-mule"
+CONFIG = "config.toml"
 LOCK_FILE = "rust-mule.lock"
 TOKEN_FILE = "api.token"  # noqa: S105 - a name
 KEYS_FILE = "sam.keys"
 IDENTITY_FILES = (KEYS_FILE, "kad_udp_key_secret.dat", TOKEN_FILE)
-DEFAULT_PREFERENCES = "preferencesKad.dat"
-DEFAULT_STATUS_WINDOW_S = 60.0
-MIN_STATUS_WINDOW_S = 5.0
-MIN_SIM_WINDOW_S = 0.2
-MAX_STATUS_WINDOW_S = 3600.0
-SIMULATION_MARK = b"SIMULATION"
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """One change of `config.toml`; `key` is `section.name`, `old` None if it was absent."""
-
-    node: str
-    key: str
-    old: str | int | bool | None
-    new: str | int | bool
-
-    @property
-    def text(self) -> str:
-        """For people: `a: api.port = 20001 (was 17835)`."""
-        was = "" if self.old is None else f" (was {self.old!r})"
-        return f"{self.node}: {self.key} = {self.new!r}{was}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The edit as `status`, `plan.json` and the wire carry it."""
-        return {"node": self.node, "key": self.key, "old": self.old, "new": self.new}
-
-
-@dataclass(frozen=True, slots=True)
-class NodeConfig:
-    """The edited configuration of one node.
-
-    `data_dir` is relative to the node folder; `identity` are the files that make up the identity,
-    relative to the node folder; `status_window_s` is how often the node closes a status window.
-    """
-
-    text: str
-    edits: tuple[Edit, ...]
-    data_dir: str
-    identity: tuple[str, ...]
-    status_window_s: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """What a later soakd needs of it, text and edits excepted."""
-        return {
-            "data_dir": self.data_dir,
-            "identity": list(self.identity),
-            "status_window_s": self.status_window_s,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> NodeConfig:
-        """Reads what `to_dict` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: it did not write that.
-        """
-        window_s = float(data["status_window_s"])
-        return cls("", (), str(data["data_dir"]), tuple(data["identity"]), window_s)
-
-    def file(self, name: str) -> str:
-        """Path of a file of the data dir, relative to the node folder."""
-        return str(PurePosixPath(self.data_dir) / name)
 
 
 def session_name(plan: Plan, node: str, run: str) -> str:
@@ -100,157 +31,57 @@ def session_name(plan: Plan, node: str, run: str) -> str:
     return f"rust-mule-{node}-soak-{plan.run_tag}-{run}"
 
 
-def edit_config(text: str | None, plan: Plan, node: NodePlan, run: str) -> NodeConfig:
-    """Sets what a soak needs in a node's configuration; the rest stays, comments included.
+class RustMule:
+    """Satisfies `Driver`."""
 
-    Args:
-        text: the source's `config.toml`; None where there is none (then one is made, since the
-            program would write all defaults and run with them).
-        plan: the run's plan; with `keep_config` only the keys that would collide with another node
-            are set.
-        node: the node the configuration is for.
-        run: the run's id, such as `r7`.
-
-    Raises:
-        NodeError: the text is not TOML, or a section is not a table.
-    """
-    document = _parse(text or "", node)
-    wanted = _wanted(document, plan, node, run)
-    edits = []
-    for key, value in wanted.items():
-        section, name = key.split(".")
-        table = document.setdefault(section, tomlkit.table())
-        if not isinstance(table, MutableMapping):
-            raise NodeError(
-                "bad_config",
-                f"cannot edit {CONFIG} of node {node.name}: [{section}] is not a table; mend it in"
-                f" {node.source}/{CONFIG}",
-            )
-        old = table.get(name)
-        if old != value or type(old) is bool is not type(value):
-            table[name] = value
-            edits.append(Edit(node.name, key, _plain(old), value))
-    new_text = tomlkit.dumps(document)
-    config = NodeConfig(
-        text=new_text,
-        edits=tuple(edits),
-        data_dir=str(wanted["general.data_dir"]),
-        identity=(),
-        status_window_s=_status_window_s(document),
+    name = "rust_mule"
+    files = Files(
+        program=PROGRAM,
+        config=CONFIG,
+        program_advice="build the program, or link to target/release/rust-mule",
+        exclude=("data/logs",),
+        locks=(LOCK_FILE,),
+        secrets=(TOKEN_FILE, KEYS_FILE),
+        keys=KEYS_FILE,
+        token=TOKEN_FILE,
     )
-    preferences = str(_get(document, "kad", "preferences_kad_path") or DEFAULT_PREFERENCES)
-    identity = tuple(config.file(name) for name in (*IDENTITY_FILES, preferences))
-    check_config(new_text, wanted, node)
-    return NodeConfig(config.text, config.edits, config.data_dir, identity, config.status_window_s)
+    words = Words(
+        marks=rust_mule_words.MARKS,
+        is_panic=rust_mule_words.is_panic,
+        is_fatal=rust_mule_words.is_fatal,
+        explain_failure=rust_mule_words.explain_failure,
+        log_trouble=rust_mule_words.log_trouble,
+        simulation_mark=b"SIMULATION",
+    )
+    # Scenarios are made for this program: it has the calls of all.
+    scenarios = frozenset(KEYS["scenario"].choices)
+    environment: Mapping[str, str] = {"RUST_BACKTRACE": "1"}
 
-
-def check_config(text: str, wanted: Mapping[str, str | int | bool], node: NodePlan) -> None:
-    """Reads back what was written: a key that could not be set is an error, never a silent default.
-
-    Raises:
-        NodeError: a wanted key does not have its value in `text`.
-    """
-    document = _parse(text, node)
-    for key, value in wanted.items():
-        section, name = key.split(".")
-        found = _get(document, section, name)
-        if found != value:
-            raise NodeError(
-                "bad_config",
-                f"cannot set {key} = {value!r} in {CONFIG} of node {node.name}: it reads back as"
-                f" {found!r}",
-            )
-
-
-def _wanted(
-    document: tomlkit.TOMLDocument, plan: Plan, node: NodePlan, run: str
-) -> dict[str, str | int | bool]:
-    wanted: dict[str, str | int | bool] = {
-        "sam.session_name": session_name(plan, node.name, run),
-        "api.port": node.port,
-        "general.data_dir": _data_dir(document),
-    }
-    preferences = _get(document, "kad", "preferences_kad_path")
-    if preferences is not None and not _stays_inside(str(preferences)):
-        # An absolute path would share one Kad id between the source and every copy of it: such
-        # nodes ignore each other (contract §1).
-        wanted["kad.preferences_kad_path"] = DEFAULT_PREFERENCES
-    if not plan.keep_config:
-        wanted |= {
-            "general.auto_open_ui": False,
-            # A fixed port makes a re-creation of the SAM session fatal (contract §3.5).
-            "sam.forward_port": 0,
-            "kad.service_runtime_secs": 0,
-            # Rate limits also serve all limited routes one at a time: one slow call would delay
-            # every status (contract §5.2).
-            "api.rate_limit_enabled": False,
-        }
-    return wanted
-
-
-def _data_dir(document: tomlkit.TOMLDocument) -> str:
-    configured = _get(document, "general", "data_dir")
-    if isinstance(configured, str) and configured and _stays_inside(configured):
-        return str(configured)
-    return "data"
-
-
-def _stays_inside(path: str) -> bool:
-    pure = PurePosixPath(path)
-    return not pure.is_absolute() and ".." not in pure.parts and pure.parts != ()
-
-
-def _status_window_s(document: tomlkit.TOMLDocument) -> float:
-    """How often the node closes a status window, within what a sampler can bear."""
-    simulated = _seconds(_get(document, "sim", "status_every_secs"))
-    if simulated:
-        return min(max(simulated, MIN_SIM_WINDOW_S), MAX_STATUS_WINDOW_S)
-    configured = _seconds(_get(document, "kad", "service_status_every_secs"))
-    if configured is None:
-        return DEFAULT_STATUS_WINDOW_S
-    return min(max(configured, MIN_STATUS_WINDOW_S), MAX_STATUS_WINDOW_S)
-
-
-def _seconds(value: object) -> float | None:
-    """A finite number that is not negative; a node's own configuration may hold anything."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    def config_problem(self, data: bytes) -> str | None:
+        """Only whether it is TOML: what the values mean is the node's business."""
+        try:
+            tomllib.loads(data.decode())
+        except tomllib.TOMLDecodeError as error:
+            return f"it is not TOML: {error}"
+        except UnicodeDecodeError:
+            return "it is not TOML: not UTF-8"
         return None
-    return min(max(float(value), 0.0), 1e6) if abs(value) < 1e300 else None
+
+    def edit_config(self, text: str | None, plan: Plan, node: NodePlan, run: str) -> NodeConfig:
+        """See `rust_mule_config.edit_config`."""
+        from soakd.drivers import rust_mule_config  # noqa: PLC0415 - soakctl needs no tomlkit
+
+        return rust_mule_config.edit_config(text, plan, node, run)
+
+    def session_name(self, plan: Plan, node: str, run: str) -> str:
+        """See `session_name`."""
+        return session_name(plan, node, run)
+
+    def api(self, http: Http, read_token: ReadToken, on_token: OnToken) -> Api:
+        """See `rust_mule_api.RustMuleApi`."""
+        from soakd.drivers.rust_mule_api import RustMuleApi  # noqa: PLC0415 - nor trio
+
+        return RustMuleApi(http, read_token, on_token)
 
 
-def _parse(text: str, node: NodePlan) -> tomlkit.TOMLDocument:
-    try:
-        return tomlkit.parse(text)
-    except TOMLKitError as error:
-        raise NodeError(
-            "bad_config",
-            f"cannot read {CONFIG} of node {node.name}: {error}; mend it in {node.source}/{CONFIG}",
-        ) from error
-
-
-def _get(document: tomlkit.TOMLDocument, section: str, name: str) -> Any:
-    table = document.get(section)
-    return _plain(table.get(name)) if isinstance(table, Mapping) else None
-
-
-def _plain(value: Any) -> Any:
-    return value.unwrap() if hasattr(value, "unwrap") else value
-
-
-def node_environment(plan: Plan, *, nonce: str, user: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a node, built rather than inherited.
-
-    Args:
-        plan: its `node_env` adds to and overrides the built values, the user's own and the nonce
-            excepted.
-        nonce: the run's label in `/proc/<pid>/environ`.
-        user: HOME, USER and LOGNAME of the submitter.
-    """
-    base = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "TZ": "UTC",
-        "NO_COLOR": "1",
-        "RUST_BACKTRACE": "1",
-    }
-    return {**base, **dict(plan.node_env), **user, "SOAK_RUN_NONCE": nonce}
+DRIVER = RustMule()

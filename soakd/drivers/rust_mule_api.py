@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+from soakd.core import readiness
 from soakd.core.errors import NodeError
 from soakd.core.plan import CALL_TIMEOUT_S
+from soakd.drivers.driver import (
+    Answer,
+    Api,
+    Http,
+    KeywordAnswer,
+    KeywordHits,
+    OnToken,
+    ReadToken,
+    Snapshot,
+    Sources,
+)
 from soakd.edge.clock import boot_now
 
 HTTP_OK = 200
@@ -22,54 +33,6 @@ HTTP_UNAVAILABLE = 503
 API = "/api/v1"
 MAX_ERROR_BODY = 120
 MIN_CALL_S = 0.5
-
-
-class Answer(Protocol):
-    """What a node answered: HTTP status and the whole body."""
-
-    status: int
-    body: bytes
-
-
-class Http(Protocol):
-    """Verified connections to one node (`soakd.edge.node_api.NodeApi`)."""
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        token: str | None,
-        body: dict[str, Any] | None = None,
-        timeout_s: float = CALL_TIMEOUT_S,
-        aside: bool = False,
-    ) -> Answer:
-        """Sends one request and returns the answer, whatever its status."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Answer of `GET /kad/sources/<id>`: the raw body and the source ids in it, in order."""
-
-    body: str
-    source_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KeywordAnswer:
-    """Answer of a keyword publish or search; `keyword_id` is None where the answer has none."""
-
-    body: str
-    keyword_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeywordHits:
-    """Answer of `GET /kad/keyword_results/<id>`: the raw body, file id and origin of each hit."""
-
-    body: str
-    hits: tuple[tuple[str, str], ...]
-
 
 LOOKS: Mapping[str, tuple[str, str, dict[str, Any] | None]] = {
     "health": ("GET", "/health", None),
@@ -83,24 +46,37 @@ LOOKS: Mapping[str, tuple[str, str, dict[str, Any] | None]] = {
 _KEYWORD_ID = re.compile(r"[0-9a-fA-F]{32}")
 
 
-class RustMuleApi:
-    """The routes of one node that a soak uses.
+class RustMuleApi(Api):
+    """The routes of one node that a soak uses."""
 
-    Every method raises `NodeError` when the node's answer cannot be used, and lets the HTTP layer's
-    own errors pass.
-    """
+    routes: ClassVar = {
+        "publish_source": "/kad/publish_source",
+        "search_sources": "/kad/search_sources",
+        "sources": "/kad/sources",
+        "publish_keyword": "/kad/publish_keyword",
+        "search_keyword": "/kad/search_keyword",
+        "keyword_hits": "/kad/keyword_results",
+        "status_snapshot": "/status",
+    }
 
-    def __init__(
-        self,
-        http: Http,
-        read_token: Callable[[], Awaitable[str]],
-        on_token: Callable[[str], Awaitable[None]],
-    ) -> None:
+    def __init__(self, http: Http, read_token: ReadToken, on_token: OnToken) -> None:
         """Wraps `http`; `read_token` reads `api.token` now, `on_token` hears of each new value."""
         self._http = http
         self._read_token = read_token
         self._on_token = on_token
         self._token: str | None = None
+
+    async def readiness(self) -> readiness.Answer:
+        """What `GET /status` says: 200 is ready, 503 warm-up, 403 a wrong token."""
+        status, body = await self.status()
+        if status == HTTP_OK:
+            return readiness.Ready()
+        if status == HTTP_UNAVAILABLE:
+            return readiness.Warming503()
+        if status == HTTP_FORBIDDEN:
+            self._token = None
+            return readiness.Forbidden403()
+        return readiness.Bad(f"HTTP {status} {body[:120]!r}")
 
     async def status(self) -> tuple[int, str]:
         """HTTP status and raw body of `GET /status`; 503 is warm-up, 403 a wrong token.
@@ -109,11 +85,11 @@ class RustMuleApi:
         """
         answer = await self._call("GET", "/status", None)
         if answer.status == HTTP_OK:
-            return answer.status, _snapshot(answer)[0]
+            return answer.status, _snapshot(answer).body
         return answer.status, answer.body.decode("utf-8", "replace")
 
-    async def status_snapshot(self, *, aside: bool = False) -> tuple[str, dict[str, Any]]:
-        """Raw body and object of a status that must be there (the node is past its warm-up).
+    async def status_snapshot(self, *, aside: bool = False) -> Snapshot:
+        """A status that must be there (the node is past its warm-up).
 
         Args:
             aside: no round waits for it, so that it must not make one wait.
@@ -171,10 +147,6 @@ class RustMuleApi:
         method, path, sent = LOOKS[what]
         body, _ = await self._json(method, path, sent)
         return body
-
-    async def forget_token(self) -> None:
-        """Makes the next call read the token file again."""
-        self._token = None
 
     async def _queued(self, path: str, file_id: str, size_bytes: int) -> str:
         body, data = await self._json(
@@ -254,11 +226,12 @@ def _object(path: str, answer: Answer) -> tuple[str, dict[str, Any]]:
     return text, data
 
 
-def _snapshot(answer: Answer) -> tuple[str, dict[str, Any]]:
+def _snapshot(answer: Answer) -> Snapshot:
     body, data = _object("/status", answer)
-    if not isinstance(data.get("uptime_secs"), int):
+    uptime_s = data.get("uptime_secs")
+    if not isinstance(uptime_s, int):
         raise NodeError("bad_answer", f"cannot use the status: no uptime_secs in {_short(body)}")
-    return body, data
+    return Snapshot(body, uptime_s)
 
 
 def _short(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from soakd.core.errors import UserError
 from soakd.core.plan import Plan, parse_plan
+from soakd.drivers import registry
 from soakd.handlers.context import Context
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -20,6 +21,7 @@ async def handle(ctx: Context, params: dict[str, Any]) -> Mapping[str, Any]:
         UserError: `bad_plan`, all problems together, or what the scheduler says.
     """
     plan = parse_plan(params["plan"])
+    registry.check(plan)
     digests = params.get("sha256") or {}
     _check_digests(plan, digests)
     return await ctx.scheduler.submit(ctx.peer, plan, digests)

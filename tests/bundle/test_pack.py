@@ -88,7 +88,8 @@ def packed(output: int, spec: BundleSpec, records: Mapping[str, int] | None = No
 
 def one_node(node: Path, **options: Any) -> BundleSpec:
     """Return the spec of one folder."""
-    return BundleSpec(nodes=(NodeFolder(str(node), "mule-a"),), **options)
+    given = {"nodes": (NodeFolder(str(node), "mule-a"),), "binaries": ("rust-mule",)}
+    return BundleSpec(**given | options)
 
 
 def test_records_and_folders_come_in_order_with_their_manifest(node: Path, output: int) -> None:

@@ -51,11 +51,13 @@ def test_the_smallest_plan_takes_the_defaults() -> None:
     assert (plan.miss_recheck_attempts, plan.miss_recheck_delay_s) == (1, 20.0)
     assert (plan.ready_timeout_s, plan.fresh_identity, plan.gates) == (1200.0, True, ())
     assert [node.name for node in plan.nodes] == ["a", "b"]
+    assert plan.driver == "rust_mule"
     assert plan.nodes[0].roles == ("publisher",)
 
 
 FULL = {
     "scenario": "source_probe",
+    "driver": "other_program",
     "duration_s": 60,
     "rounds": 10,
     "wait_publish_s": 0,
@@ -121,6 +123,8 @@ def test_loopback_hosts_are_accepted(host: str) -> None:
         (_with_node(filename="a/b"), "nodes[0].filename: cannot be a path, got 'a/b'"),
         (_with_node(query=3), "nodes[0].query: cannot read text, got 3"),
         ({"scenario": 3}, "got 3"),
+        ({"driver": "Mule"}, "driver: cannot be other than a lower-case word, got 'Mule'"),
+        ({"driver": ""}, "driver: cannot read text, got ''"),
         ({"ports": "any"}, "ports: cannot be other than fixed or auto, got 'any'"),
         ({"duration_s": 0.5}, "duration_s: cannot be outside 1 to 1209600, got 0.5"),
         ({"duration_s": 14 * 86400 + 1}, "duration_s: cannot be outside"),

@@ -67,12 +67,15 @@ def _values(key: Key) -> st.SearchStrategy[Any]:
     }[key.kind]
 
 
+_NAMES = {
+    "nodes": st.just(plan_data()["nodes"]),
+    "run_tag": st.just("tag"),
+    "driver": st.from_regex(r"[a-z][a-z0-9_]{0,31}", fullmatch=True),
+}
 _plans = st.fixed_dictionaries(
-    {"nodes": st.just(plan_data()["nodes"]), "run_tag": st.just("tag")},
+    _NAMES,
     optional={
-        name: _values(key)
-        for name, key in KEYS.items()
-        if name not in {"nodes", "run_tag", "no_rounds"}
+        name: _values(key) for name, key in KEYS.items() if name not in {*_NAMES, "no_rounds"}
     },
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from soakd.core import readiness
 from soakd.core.errors import HostError, NodeError
 from soakd.core.plan import CALL_TIMEOUT_S
 from soakd.drivers.rust_mule_api import MAX_ERROR_BODY, RustMuleApi
@@ -113,9 +114,8 @@ async def test_403_to_a_token_just_read_is_not_asked_twice() -> None:
 async def test_forgotten_token_is_read_again() -> None:
     """While waiting for readiness every poll looks at the file."""
     node = Node(FORBIDDEN, Answer(503, b"{}"), tokens=("t1", "t2"))
-    await node.api.status()
-    await node.api.forget_token()
-    assert await node.api.status() == (503, "{}")
+    assert await node.api.readiness() == readiness.Forbidden403()
+    assert await node.api.readiness() == readiness.Warming503()
     assert node.heard == ["t1", "t2"]
 
 
@@ -123,8 +123,7 @@ async def test_forgotten_and_unchanged_token_is_reported_at_most_again() -> None
     """What matters is that every value was reported."""
     node = Node(FORBIDDEN)
     for _ in range(3):
-        await node.api.status()
-        await node.api.forget_token()
+        await node.api.readiness()
     assert set(node.heard) == {"t1"}
 
 
@@ -153,7 +152,7 @@ async def test_calls_go_to_their_routes() -> None:
     assert await node.api.publish_source(FILE, 5) == body
     assert await node.api.search_sources(FILE, 6) == body
     assert (await node.api.sources(FILE)).body == body
-    assert await node.api.status_snapshot() == (body, json.loads(body))
+    assert await node.api.status_snapshot() == (body, 3)
     assert [call[:2] for call in node.calls] == [
         ("POST", "/api/v1/kad/publish_source"),
         ("POST", "/api/v1/kad/search_sources"),
@@ -234,6 +233,12 @@ async def test_a_snapshot_can_be_taken_aside() -> None:
     await node.api.status_snapshot()
     await node.api.sources(FILE)
     assert node.asides == [True, False, False]
+
+
+async def test_readiness_is_what_the_status_says() -> None:
+    """200 is ready, 503 warm-up, 403 a wrong token; anything else is shown."""
+    assert await Node(ok({"uptime_secs": 3})).api.readiness() == readiness.Ready()
+    assert await Node(Answer(500, b"oh")).api.readiness() == readiness.Bad("HTTP 500 'oh'")
 
 
 async def test_a_node_that_answers_garbage_is_not_ready() -> None:

@@ -114,6 +114,7 @@ def planted(tmp_path: Path) -> Iterator[Planted]:
         BundleSpec(
             nodes=(NodeFolder(str(a), "mule-a"), NodeFolder(str(b), "mule-b")),
             sources=(str(source), str(tmp_path / "gone")),
+            binaries=("rust-mule",),
             secrets=(Secret("token", TOKEN_OLD),),
             about={"label": f"see {TOKEN_A}", "notes": [{TOKEN_B: KEY_SOURCE}]},
             left_out=(LeftOut(f"/run/{TOKEN_OLD}", "bears another run's marker"),),

@@ -35,6 +35,15 @@ async def test_a_bad_plan_lists_its_problems() -> None:
     assert any("colour" in problem for problem in error["details"]["problems"])
 
 
+async def test_a_driver_that_is_not_there_is_refused() -> None:
+    """Nothing is queued of which nobody knows how it is to be run."""
+    caller = Caller()
+    error = await fail(caller, "run.start", plan={**PLAN, "driver": "gone"})
+    assert error["code"] == "bad_plan"
+    assert "the known ones are: rust_mule" in error["details"]["problems"][0]
+    assert caller.scheduler.calls == []
+
+
 @pytest.mark.parametrize(
     "sha256", [{"c": DIGEST}, {"a": "abc"}, {"a": DIGEST.upper()}, {"a": 5}, {"b": DIGEST + "\n"}]
 )

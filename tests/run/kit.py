@@ -28,8 +28,7 @@ import trio.testing
 from soakd.core import readiness, run_state
 from soakd.core.errors import HostError, NodeError
 from soakd.core.plan import NodePlan, Plan, plan_to_dict
-from soakd.drivers.rust_mule import NodeConfig
-from soakd.drivers.rust_mule_api import KeywordAnswer, KeywordHits, Sources
+from soakd.drivers.driver import KeywordAnswer, KeywordHits, NodeConfig, Sources
 from soakd.edge import clock, pidfds
 from soakd.edge.config import Config
 from soakd.edge.journal import RunFolder
@@ -48,7 +47,7 @@ from soakd.edge.shim_client import (
 from soakd.edge.store import NewRun, RunRow, Store
 from soakd.host import Host
 from soakd.hub import Hub
-from soakd.node import NodeSink, Process
+from soakd.node import Access, NodeSink, Process
 from soakd.run import Run
 from soakd.shim import protocol
 
@@ -637,13 +636,12 @@ class World:
         plan: NodePlan,
         _config: NodeConfig,
         process: Process,
-        _read_file: object,
-        on_token: Callable[[str], Awaitable[None]],
+        access: Access,
         sink: NodeSink,
     ) -> FakeNode:
         """In place of `LiveNode`."""
         self.nodes[plan.name] = made = FakeNode(plan.name, self.net, process, sink)
-        made.on_token = on_token
+        made.on_token = access.on_token
         return made
 
     def new_run(self, plan: Plan | None = None) -> Run:

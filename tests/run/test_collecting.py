@@ -75,6 +75,13 @@ def member(members: dict[str, bytes], name: str) -> bytes:
     return found[0]
 
 
+async def test_bundle_of_an_unknown_driver_is_not_made(tmp_path: Path, store: Store) -> None:
+    """Which files hold secrets, only the driver knows."""
+    box = Box(tmp_path, store, driver="gone")
+    with pytest.raises(UserError, match="cannot go on: driver: cannot use 'gone'"):
+        await box.collect()
+
+
 @pytest.mark.slow
 async def test_bundle_of_a_run_has_records_and_nodes_and_no_secret(
     tmp_path: Path, store: Store

@@ -19,12 +19,13 @@ from trio.testing import MockClock
 from soakd.core import readiness
 from soakd.core.errors import HostError, NodeError, SoakError
 from soakd.core.plan import NodePlan
-from soakd.drivers.rust_mule import NodeConfig
+from soakd.drivers import rust_mule
+from soakd.drivers.driver import NodeConfig
 from soakd.edge import ports
 from soakd.edge.clock import boot_now
 from soakd.edge.node_api import NodeApi
 from soakd.edge.pidfds import start_ticks
-from soakd.node import RESOURCE_SAMPLE_S, LiveNode, Process
+from soakd.node import RESOURCE_SAMPLE_S, Access, LiveNode, Process
 from tests.run.kit import NO_PROCESS, TICKS, UID, VirtualTime, child_gone
 
 TOKEN = "ab" * 32
@@ -71,7 +72,13 @@ class Scripted:
         plan = NodePlan("a", "/dist/a", "127.0.0.1", 20_000, ("publisher",))
         process = Process(os.getpid(), start_ticks(os.getpid()) or 0, UID)
         self.sink = Sink()
-        self.node = LiveNode(plan, CONFIG, process, self._read_file, self._keep, self.sink)
+        self.node = LiveNode(
+            plan,
+            CONFIG,
+            process,
+            Access(rust_mule.DRIVER, self._read_file, self._keep),
+            self.sink,
+        )
 
     def _respond(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -414,7 +421,7 @@ def live_node(port: int, process: Process, host: str = "127.0.0.1") -> LiveNode:
         await trio.lowlevel.checkpoint()
 
     plan = NodePlan("a", "/a", host, port, ("publisher",))
-    return LiveNode(plan, CONFIG, process, token, keep, Sink())
+    return LiveNode(plan, CONFIG, process, Access(rust_mule.DRIVER, token, keep), Sink())
 
 
 MYSELF = Process(os.getpid(), start_ticks(os.getpid()) or 0, UID)

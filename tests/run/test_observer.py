@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from soakd.core import node_state, run_state
 from soakd.core.node_state import Launched
+from soakd.drivers.rust_mule import DRIVER
 from soakd.edge.journal import RunFolder
 from soakd.edge.pidfds import start_ticks
 from soakd.edge.store import Store
@@ -33,7 +34,7 @@ class Watched:
         self.folder = RunFolder.create(tmp_path, 1, UID, system=False)
         self.told: list[run_state.Event] = []
         self.hub = Hub()
-        self.observer = Observer(host, 1, ("a", "b"), self.hub, self.told.append)
+        self.observer = Observer(host, 1, ("a", "b"), self.hub, self.told.append, DRIVER.words)
         self.observer.records = Records(self.folder)
         for name in "ab":
             self.observer.states[name] = Launched(NO_PROCESS, TICKS)
@@ -274,7 +275,9 @@ async def test_nodes_that_died_unheard_are_settled(
 
 def test_observer_without_records_keeps_still(tmp_path: Path, store: Store) -> None:
     """Before the run folder there is nowhere to write, and nothing to judge."""
-    observer = Observer(make_host(tmp_path, store), 1, ("a",), Hub(), lambda _event: None)
+    observer = Observer(
+        make_host(tmp_path, store), 1, ("a",), Hub(), lambda _event: None, DRIVER.words
+    )
     observer.event("x", None, {})
     observer.status_sample("a", "{}")
     observer.resources("a", {})

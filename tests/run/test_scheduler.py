@@ -325,6 +325,25 @@ async def test_next_soakd_takes_over_live_and_queued_runs(
     assert world.row(1).result == world.row(2).result == "completed"
 
 
+async def test_runs_whose_driver_is_gone_fail_alone(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """Live or queued under a soakd that had it, they say what is missing; others go on."""
+    async with scheduling(world) as scheduler:
+        await scheduler.submit(ME, make_plan(duration_s=300.0), {})
+        await until(lambda: world.row().state == "running")
+    plan = json.loads(world.row().plan_json) | {"driver": "gone"}
+    world.host.store.set_columns(1, plan_json=json.dumps(plan))
+    add_run(world.host, make_plan(driver="gone"), owner=ANN)
+    add_run(world.host, make_plan(duration_s=10.0), owner=BOB)
+    async with scheduling(world) as scheduler:
+        for run_id in (1, 2, 3):
+            await finished(scheduler, run_id)
+    assert [world.row(run_id).result for run_id in (1, 2, 3)] == ["failed", "failed", "completed"]
+    for run_id in (1, 2):
+        assert "driver: cannot use 'gone': there is no" in str(world.row(run_id).cause_json)
+
+
 async def test_shims_that_do_not_answer_are_given_up_in_parallel(
     world: World, autojump_clock: MockClock
 ) -> None:

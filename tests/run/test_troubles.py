@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from soakd.core.errors import HostError, NodeError, SoakError
 from soakd.core.trouble import RoundErrors
+from soakd.drivers.rust_mule import DRIVER
 from soakd.troubles import BURST_LINES, LINES_PER_S, Troubles
 from tests.run.kit import VirtualTime
 
@@ -52,7 +53,7 @@ def told(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> Told:
 
 @pytest.fixture
 def troubles(told: Told) -> Troubles:
-    made = Troubles(told.event, told.on_stderr)
+    made = Troubles(told.event, told.on_stderr, DRIVER.words)
     made.known = told
     return made
 

@@ -212,6 +212,15 @@ def test_folders_that_are_not_ready_are_78(
     assert "  - night.toml:4: node.a.source: cannot use " in err
 
 
+def test_an_unknown_driver_is_78_and_told_once(
+    soakctl: Soakctl, capsys: Capture, plan_path: Path
+) -> None:
+    """Whatever the number of runs."""
+    plan_path.write_text(f"driver = 'gone'\n{plan_path.read_text()}")
+    assert soakctl("plan", "check", "night.toml") == 78
+    assert capsys.readouterr().err.count("driver: cannot use 'gone'") == 1
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -126,6 +126,24 @@ def test_all_folder_problems_are_told_at_once(
     assert soakd.calls == []
 
 
+def test_an_unknown_driver_is_78_with_the_known_ones(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, folders: dict[str, Path]
+) -> None:
+    """Nobody knows what its folders would have to hold."""
+    assert soakctl("start", "--set", "driver=gone") == 78
+    err = capsys.readouterr().err
+    assert err.splitlines() == [
+        "soakctl: cannot start: the plan is not valid",
+        "  - driver: cannot use 'gone': there is no such driver; the known ones are: rust_mule",
+    ]
+    soakd.handlers["run.start"] = STARTED
+    assert soakctl("start", "2h") == 0
+    plan = _request(soakd)["plan"] | {"driver": "gone"}
+    soakd.handlers["run.plan"] = {"id": "r7", "plan": plan, "sha256": {}}
+    assert soakctl("start", "--again", "r7") == 78
+    assert "driver: cannot use 'gone'" in capsys.readouterr().err
+
+
 def test_a_missing_folder_is_named(
     soakctl: Soakctl, capsys: Capture, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

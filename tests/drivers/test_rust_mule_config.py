@@ -10,16 +10,11 @@ import tomlkit
 
 from soakd.core.errors import NodeError
 from soakd.core.plan import NodePlan, Plan
-from soakd.drivers.rust_mule import (
-    check_config,
-    edit_config,
-    node_environment,
-    session_name,
-)
+from soakd.drivers.rust_mule import session_name
+from soakd.drivers.rust_mule_config import check_config, edit_config
 
 A = NodePlan("a", "/dist/mule-a", "127.0.0.1", 20001, ("publisher",))
 B = NodePlan("b", "/dist/mule-b", "127.0.0.1", 20002, ("searcher",))
-USER = {"HOME": "/home/ann", "USER": "ann", "LOGNAME": "ann"}
 
 
 def plan(**changes: Any) -> Plan:
@@ -220,29 +215,6 @@ def test_session_name_is_unique_per_node_and_run() -> None:
     """A newcomer with the same name destroys the other's session."""
     names = {session_name(plan(), node, run) for node in "ab" for run in ("r1", "r2")}
     assert len(names) == 4
-
-
-def test_environment_of_a_node_is_built() -> None:
-    """Nothing is inherited; the user's additions override only what they may."""
-    env = node_environment(plan(node_env=(("TZ", "CET"), ("X", "1"))), nonce="n", user=USER)
-    assert env == {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "TZ": "CET",
-        "NO_COLOR": "1",
-        "RUST_BACKTRACE": "1",
-        "X": "1",
-        **USER,
-        "SOAK_RUN_NONCE": "n",
-    }
-
-
-def test_nonce_and_user_cannot_be_overridden() -> None:
-    """They say whose the process is."""
-    env = node_environment(
-        plan(node_env=(("SOAK_RUN_NONCE", "x"), ("HOME", "/x"))), nonce="n", user=USER
-    )
-    assert (env["SOAK_RUN_NONCE"], env["HOME"]) == ("n", "/home/ann")
 
 
 def test_edited_config_is_still_toml_for_others() -> None:
