@@ -27,7 +27,7 @@ VERBS: dict[str, str] = {
     "logs": "print the log of a run or of one of its nodes",
     "list": "list runs",
     "queue": "show who has a slot, who waits, why, and when each starts",
-    "table": "compare the runs of a group, which one plan file made",
+    "table": "compare the runs of a group, or the flows of a run",
     "plan": "check a plan file, or show the plan of a run",
     "stop": "stop a run, or take it out of the queue",
     "hold": "keep a queued run back",
@@ -38,6 +38,7 @@ VERBS: dict[str, str] = {
     "forget": "free slot and ports of a run that left processes (admins)",
     "collect": "fetch the records of a run as one .tar.gz without secrets",
     "triage": "from a bundle or run folder to a verdict, without a daemon",
+    "selftest": "check every flow between two nodes: keyword and source, both ways",
     "demo": "see it all work in a minute, with two simulated nodes",
     "daemon": "ask the daemon about itself, drain it, or shut it down",
 }

@@ -78,6 +78,7 @@ def _flags(options: argparse.Namespace) -> dict[str, object]:
     return {
         "duration_s": options.duration,
         "rounds": options.rounds,
+        "scenario": options.scenario,
         "label": options.label,
         "latest": options.latest or None,
         "keep_config": options.keep_config or None,

@@ -26,6 +26,7 @@ from soakd.desk import Desk
 from soakd.edge.clock import boot_now, rfc3339, wall_now
 from soakd.edge.peers import Peer
 from soakd.edge.store import NewRun, RunRow
+from soakd.flow_table import flow_table
 from soakd.host import Host
 from soakd.hub import Event, Hub
 from soakd.insist import insist
@@ -192,6 +193,12 @@ class Scheduler:
         row = await self._row(run_id)
         return planned(row, stored_plan(row))
 
+    async def flows(self, run_id: int) -> dict[str, Any]:
+        """The outcomes of a run by flow; returns a FlowsResult."""
+        run = self._live.get(run_id)
+        records = None if run is None else run.work.records
+        return {"id": run_name(run_id), "flows": await flow_table(self._host, run_id, records)}
+
     async def forget(self, run_id: int, peer: Peer) -> dict[str, Any]:
         """Ends a run's blocked lease although processes are left; returns a ForgetResult.
 
@@ -229,9 +236,10 @@ class Scheduler:
                 hub.publish("progress", run.status())
             yield events
 
-    def log_path(self, run_id: int, node: str | None) -> Path:
-        """The log file of a node, or of the run itself, in soakd's own run folder."""
-        name = "runner.log" if node is None else f"{node}.out"
+    def log_path(self, run_id: int, node: str | None, *, answers: bool = False) -> Path:
+        """A log file in soakd's own run folder: the run's, a node's, a self-test's raw answers."""
+        of_run = "answers.ndjson" if answers else "runner.log"
+        name = of_run if node is None else f"{node}.out"
         if node is not None and not (node.isascii() and node.isalnum()):
             raise UserError(
                 "refused", f"cannot read the log of node {node!r}: no node has such a name"

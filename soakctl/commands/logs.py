@@ -15,6 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares `[RUN]`, `--node`, `--tail` and `--follow`."""
     parser.add_argument("run_id", nargs="?", metavar="RUN", help="a run, as r7")
     parser.add_argument("--node", metavar="NAME", help="a node's output instead of the run's log")
+    parser.add_argument(
+        "--answers", action="store_true", help="the raw answers of a self-test instead"
+    )
     parser.add_argument("-n", "--tail", type=_count, metavar="N", help="only the last N lines")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run is over")
 
@@ -25,6 +28,7 @@ def run(session: Session, options: argparse.Namespace) -> int:
     asked = {
         "run": options.run_id,
         "node": options.node,
+        "answers": options.answers,
         "follow": options.follow,
         "tail": options.tail,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from soakctl import groups
+from soakctl import flows, groups
 from soakctl.again import again_requests
 from soakctl.arguments import seconds
 from soakctl.displays import display_for
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long rounds may start, as 7200, 90m, 4h or 3d (default 30m)",
     )
     add("--rounds", type=int, metavar="N", help="stop after N rounds; alone: no deadline")
+    add("--scenario", metavar="S", help="source_probe (default), keyword_probe or dht_selftest")
     add("--label", metavar="T", help="a name for lists and for the bundle")
     add("--plan", metavar="FILE", help="a plan in TOML instead of the environment (docs/plan.md)")
     add("--set", action="append", metavar="K=V", help="set one field of the plan")
@@ -67,7 +68,10 @@ def run(session: Session, options: argparse.Namespace) -> int:
         return 0
     session.note(place_text(started))
     display: Display = display_for(session) if options.watch else Silent()
-    return conclude(session, Follower(session, display).follow(run_id))
+    final = Follower(session, display).follow(run_id)
+    if final.get("scenario") == "dht_selftest":
+        return flows.conclude(session, final)
+    return conclude(session, final)
 
 
 def _run_group(session: Session, options: argparse.Namespace, wanted: Requests) -> int:

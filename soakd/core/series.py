@@ -21,6 +21,9 @@ from soakd.core.trend import Trend
 SLICES: Final = 60
 # Sixty slices share what one accumulator may hold.
 _TIMES_PER_SLICE: Final = 256
+# Keyword and source, each way, between 50 nodes.
+MAX_FLOWS: Final = 5000
+OTHER_FLOWS: Final = "other"
 
 
 _TIME = re.compile(
@@ -163,6 +166,21 @@ class _NodeMemory:
             window.slice_at(at).add(at, rss_bytes)
 
 
+class FlowSums:
+    """Rounds by flow, as many flows as a plan can have pairs; those beyond that count as one."""
+
+    def __init__(self) -> None:
+        self.counters: dict[str, Counters] = {}
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take a line of rounds.ndjson; it must have an outcome and a flow."""
+        flow = str(record["flow"])
+        if flow not in self.counters and len(self.counters) >= MAX_FLOWS:
+            flow = OTHER_FLOWS
+        before = self.counters.get(flow, Counters())
+        self.counters[flow] = add(before, record["outcome"], bool(record.get("prestored")))
+
+
 class Series:
     """Everything that gates ask of a run's records.
 
@@ -172,6 +190,7 @@ class Series:
 
     def __init__(self, windows_s: Iterable[float] = ()) -> None:
         self.rounds = RoundSums()
+        self._by_flow = FlowSums()
         self._windows_s = tuple(dict.fromkeys(windows_s))
         self._windows = {window_s: _Sliding(window_s, RoundSums) for window_s in self._windows_s}
         self._memory: dict[str, _NodeMemory] = {}
@@ -181,6 +200,8 @@ class Series:
         """Take a line of rounds.ndjson; it must have an outcome."""
         at = epoch_of(record.get("ended_at"))
         self.rounds.add(record, at)
+        if "flow" in record:
+            self._by_flow.add(record)
         self._latest_at = max(self._latest_at, at or 0.0)
         for window in self._windows.values():
             window.slice_at(self._latest_at if at is None else at).add(record, at)
@@ -195,6 +216,11 @@ class Series:
         if node not in self._memory:
             self._memory[node] = _NodeMemory(self._windows_s, at, rss_bytes)
         self._memory[node].add(at, rss_bytes)
+
+    @property
+    def flows(self) -> Mapping[str, Counters]:
+        """All rounds by flow, in the order of their first ones."""
+        return self._by_flow.counters
 
     @property
     def nodes(self) -> tuple[str, ...]:

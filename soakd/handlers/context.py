@@ -109,6 +109,9 @@ class Scheduler(Protocol):
     async def plan(self, run_id: int) -> Mapping[str, Any]:
         """Return what a run was asked to do, a PlanResult."""
 
+    async def flows(self, run_id: int) -> Mapping[str, Any]:
+        """Return the outcomes of a run by flow, a FlowsResult."""
+
     async def forget(self, run_id: int, peer: Peer) -> Mapping[str, Any]:
         """End the blocked lease of a finished run; returns a ForgetResult.
 
@@ -121,7 +124,7 @@ class Scheduler(Protocol):
     ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Event]]:
         """Subscribe to a run's events; the channel closes after `end`, at once if that is past."""
 
-    def log_path(self, run_id: int, node: str | None) -> Path:
+    def log_path(self, run_id: int, node: str | None, *, answers: bool = False) -> Path:
         """Return the log file of a node, or of the run itself, in the root-owned run folder."""
 
     def is_finished(self, run_id: int) -> bool:

@@ -16,6 +16,7 @@ from soakd.handlers import (
     collect,
     daemon,
     extend,
+    flows,
     forget,
     hello,
     hold,
@@ -47,6 +48,7 @@ HANDLERS: Mapping[str, Handler] = {
     "run.logs": logs.handle,
     "run.collect": collect.handle,
     "run.plan": plan.handle,
+    "run.flows": flows.handle,
     "run.extend": extend.handle,
     "run.label": label.handle,
     "run.forget": forget.handle,
@@ -100,7 +102,11 @@ async def _dispatch(ctx: Context, name: str, params: dict[str, Any]) -> Mapping[
 
 async def _not_yours(ctx: Context, name: str) -> str:
     verb = name.partition(".")[2]
-    act = {"logs": "read the logs of", "plan": "read the plan of"}.get(verb, verb)
+    act = {
+        "logs": "read the logs of",
+        "plan": "read the plan of",
+        "flows": "read the flows of",
+    }.get(verb, verb)
     owner = (await ctx.scheduler.status(ctx.run, ctx.peer))["owner"]
     return (
         f"cannot {act} {format_run_id(ctx.run)}: it belongs to {owner};"

@@ -6,6 +6,7 @@ that nothing will write it any more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -58,7 +59,7 @@ async def handle(ctx: Context, params: dict[str, Any]) -> LogsResult:
 
 async def _send_log(ctx: Context, params: dict[str, Any], progress: _RunProgress) -> int:
     with ExitStack() as stack:
-        follower = await _open(ctx, params.get("node"), progress, stack)
+        follower = await _open(ctx, params, progress, stack)
         tail = params.get("tail")
         if tail is not None:
             await follower.seek_tail(tail)
@@ -76,11 +77,12 @@ async def _send_log(ctx: Context, params: dict[str, Any], progress: _RunProgress
 
 
 async def _open(
-    ctx: Context, node: str | None, progress: _RunProgress, stack: ExitStack
+    ctx: Context, params: Mapping[str, Any], progress: _RunProgress, stack: ExitStack
 ) -> Follower:
     while True:
         tick, last_time = progress.tick, progress.ended.is_set()
-        path = ctx.scheduler.log_path(ctx.run, node)
+        answers = params.get("answers") is True
+        path = ctx.scheduler.log_path(ctx.run, params.get("node"), answers=answers)
         try:
             return stack.enter_context(open_follower(path))
         except FileNotFoundError:

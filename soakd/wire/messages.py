@@ -54,6 +54,7 @@ METHODS: dict[str, Method] = {
         {
             "run": _RUN,
             "node": Param((str,)),
+            "answers": Param((bool,)),
             "follow": Param((bool,)),
             "tail": Param((int,), maximum=1_000_000),
         },
@@ -65,6 +66,7 @@ METHODS: dict[str, Method] = {
         stream=True,
     ),
     "run.plan": Method("owner", {"run": _RUN}),
+    "run.flows": Method("owner", {"run": _RUN}),
     "run.extend": Method(
         "owner",
         {

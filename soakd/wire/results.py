@@ -258,6 +258,25 @@ class PlanResult(TypedDict):
     sha256: dict[str, str]
 
 
+class FlowRow(TypedDict):
+    """What came of one flow, such as `source:a>b`."""
+
+    flow: str
+    kind: str
+    publisher: str
+    searcher: str
+    rounds: RoundsResult
+    hit_rate: RateResult
+    search_hit_rate: RateResult
+
+
+class FlowsResult(TypedDict):
+    """The outcomes of a run by flow, in the order of the flows' first rounds."""
+
+    id: str
+    flows: list[FlowRow]
+
+
 class ListResult(TypedDict):
     """Runs, newest first; others' runs as PublicRun."""
 

@@ -217,7 +217,14 @@ class FakeScheduler:
             "sha256": {"a": "0" * 64},
         }
 
-    def log_path(self, run_id: int, node: str | None) -> Path:
+    async def flows(self, run_id: int) -> Mapping[str, Any]:
+        self.calls.append(("flows", run_id))
+        await trio.lowlevel.checkpoint()
+        return {"id": "r7", "flows": []}
+
+    def log_path(self, run_id: int, node: str | None, *, answers: bool = False) -> Path:
+        if answers:
+            return self.folder / "answers.ndjson"
         return self.folder / ("runner.log" if node is None else f"{node}.out")
 
     def is_finished(self, run_id: int) -> bool:

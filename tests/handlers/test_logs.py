@@ -41,6 +41,13 @@ async def test_the_last_lines(tmp_path: Path) -> None:
     assert (await call(caller, "run.logs", tail=0))["bytes"] == 0
 
 
+async def test_the_raw_answers_of_a_self_test(tmp_path: Path) -> None:
+    """A file of their own, beside the log."""
+    (tmp_path / "answers.ndjson").write_bytes(b"{}\n")
+    caller = caller_in(tmp_path)
+    assert (await call(caller, "run.logs", answers=True))["bytes"] == 3
+
+
 async def test_a_log_that_does_not_exist_is_refused_for_now(tmp_path: Path) -> None:
     """The run may be queued still."""
     error = await fail(caller_in(tmp_path), "run.logs", node="a")

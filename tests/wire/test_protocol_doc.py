@@ -29,6 +29,7 @@ RESULTS: dict[str, Any] = {
     "run.logs": results.LogsResult,
     "run.collect": results.CollectResult,
     "run.plan": results.PlanResult,
+    "run.flows": results.FlowsResult,
     "run.extend": results.ExtendResult,
     "run.label": results.LabelResult,
     "run.forget": results.ForgetResult,
