@@ -45,40 +45,56 @@ def start_requests(session: Session, options: argparse.Namespace) -> Requests:
     Raises:
         Failure: `bad_plan`, with every problem of the plan, or of the folders, at once.
     """
-    flags = _flags(options)
-    if options.plan is None:
-        group, values, plans = None, [], [_plan(session, flags)]
-        try:
-            sha256, problems = check_folders(plans[0])
-        except UserError as error:
-            raise plan_file.invalid_plan(error) from error
-        digests = [sha256]
-    else:
-        _note_ignored_variables(session)
-        file = plan_file.read(options.plan, flags)
-        group, values = file.group, [variant.values for variant in file.variants]
-        plans = [variant.plan for variant in file.variants]
-        digests, problems = plan_file.check_group(file)
-    if problems:
-        raise Failure(
-            "bad_plan",
-            "cannot start: the node folders are not ready",
-            problems=problems,
-            advice=[_HOW_TO_NAME_FOLDERS] if options.plan is None else (),
-        )
-    _note_what_is_not_passed(session, plans)
-    each = [
-        {"plan": plan_to_dict(plan), "sha256": sha256}
-        for plan, sha256 in zip(plans, digests, strict=True)
-    ]
-    return Requests(each, group, values)
-
-
-def _flags(options: argparse.Namespace) -> dict[str, object]:
-    return {
+    flags = plan_flags(options) | {
         "duration_s": options.duration,
         "rounds": options.rounds,
         "scenario": options.scenario,
+    }
+    if options.plan is None:
+        return Requests([environment_request(session, flags)])
+    _note_ignored_variables(session)
+    file = plan_file.read(options.plan, flags)
+    plans = [variant.plan for variant in file.variants]
+    digests, problems = plan_file.check_group(file)
+    if problems:
+        raise _not_ready(problems)
+    _note_what_is_not_passed(session, plans)
+    each = [_request(plan, sha256) for plan, sha256 in zip(plans, digests, strict=True)]
+    return Requests(each, file.group, [variant.values for variant in file.variants])
+
+
+def environment_request(session: Session, flags: Mapping[str, object]) -> dict[str, Any]:
+    """Makes and checks what `run.start` is asked for, of the environment and of flags.
+
+    Raises:
+        Failure: `bad_plan`, as `start_requests`.
+    """
+    plan = _plan(session, flags)
+    try:
+        sha256, problems = check_folders(plan)
+    except UserError as error:
+        raise plan_file.invalid_plan(error) from error
+    if problems:
+        raise _not_ready(problems, _HOW_TO_NAME_FOLDERS)
+    _note_what_is_not_passed(session, [plan])
+    return _request(plan, sha256)
+
+
+def add_plan_flags(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags that shape any plan; `plan_flags` reads them."""
+    add = parser.add_argument
+    add("--label", metavar="T", help="a name for lists and for the bundle")
+    add("--set", action="append", metavar="K=V", help="set one field of the plan")
+    add("--latest", action="store_true", help="take the program as it is when the run's turn comes")
+    add("--keep-config", action="store_true", help="edit only what collides in config.toml")
+    add("--gate", action="append", metavar="G", help="a gate, as 'hit_rate >= 0.85'; repeatable")
+    add("--ports", choices=("fixed", "auto"), help="auto: soakd finds free ports for the APIs")
+    add("--node-env", action="append", metavar="K=V", help="a variable for the nodes")
+
+
+def plan_flags(options: argparse.Namespace) -> dict[str, object]:
+    """Reads the flags of `add_plan_flags`, by field of the plan."""
+    return {
         "label": options.label,
         "latest": options.latest or None,
         "keep_config": options.keep_config or None,
@@ -96,6 +112,15 @@ def _plan(session: Session, flags: Mapping[str, object]) -> Plan:
         )
     except UserError as error:
         raise plan_file.invalid_plan(error) from error
+
+
+def _not_ready(problems: list[str], *advice: str) -> Failure:
+    what = "cannot start: the node folders are not ready"
+    return Failure("bad_plan", what, problems=problems, advice=advice)
+
+
+def _request(plan: Plan, sha256: Mapping[str, str]) -> dict[str, Any]:
+    return {"plan": plan_to_dict(plan), "sha256": sha256}
 
 
 def _note_ignored_variables(session: Session) -> None:

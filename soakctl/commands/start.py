@@ -11,7 +11,7 @@ from soakctl.arguments import seconds
 from soakctl.displays import display_for
 from soakctl.ending import conclude
 from soakctl.places import place_text
-from soakctl.planning import Requests, start_requests
+from soakctl.planning import Requests, add_plan_flags, start_requests
 from soakctl.render import safe
 from soakctl.session import Session
 from soakctl.watching import Display, Follower, Silent
@@ -36,15 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--rounds", type=int, metavar="N", help="stop after N rounds; alone: no deadline")
     add("--scenario", metavar="S", help="source_probe (default), keyword_probe or dht_selftest")
-    add("--label", metavar="T", help="a name for lists and for the bundle")
     add("--plan", metavar="FILE", help="a plan in TOML instead of the environment (docs/plan.md)")
-    add("--set", action="append", metavar="K=V", help="set one field of the plan")
-    add("--latest", action="store_true", help="take the program as it is when the run's turn comes")
-    add("--keep-config", action="store_true", help="edit only what collides in config.toml")
-    add("--gate", action="append", metavar="G", help="a gate, as 'hit_rate >= 0.85'; repeatable")
-    add("--ports", choices=("fixed", "auto"), help="auto: soakd finds free ports for the APIs")
     add("--again", metavar="RUN", help="the plan and label of that run once more")
-    add("--node-env", action="append", metavar="K=V", help="a variable for the nodes")
+    add_plan_flags(parser)
     then = parser.add_mutually_exclusive_group()
     then.add_argument("--wait", action="store_true", help="wait; the exit status is the verdict")
     then.add_argument("--watch", action="store_true", help="watch; the exit status is the verdict")

@@ -95,7 +95,8 @@ def plan_from_environment(
         cwd: The current folder, absolute; relative paths start there.
         flags: By field of `Plan`; None counts as not given. `duration_s` and the other
             fields may be text as typed; `node_env` is a list of `K=V`; `set` is a list of
-            `field=value`, which the other flags override; `gates` are added to a plan file's.
+            `field=value`, which the other flags override; `gates` are added to a plan file's;
+            `nodes` has by node's name the keys of `NodePlan` that are to be other ones.
         run_tag_default: The run tag if neither names one.
 
     Raises:
@@ -105,7 +106,12 @@ def plan_from_environment(
     names: dict[str, str] = {}
     problems = Problems(names)
     data: dict[str, object] = {"run_tag": run_tag_default}
-    data["nodes"] = _env_nodes(env, cwd, names, problems)
+    changes = flags.get("nodes") or {}
+    assert isinstance(changes, Mapping), "nodes are changed by name"
+    data["nodes"] = [
+        node | dict(changes.get(node["name"], {})) for node in _env_nodes(env, cwd, names, problems)
+    ]
+    flags = {name: value for name, value in flags.items() if name != "nodes"}
     for variable, field in _VARIABLES.items():
         if env.get(variable):
             names[field] = variable

@@ -217,7 +217,7 @@ class FakeScheduler:
             "sha256": {"a": "0" * 64},
         }
 
-    async def flows(self, run_id: int) -> Mapping[str, Any]:
+    async def flows(self, run_id: int) -> dict[str, Any]:
         self.calls.append(("flows", run_id))
         await trio.lowlevel.checkpoint()
         return {"id": "r7", "flows": []}

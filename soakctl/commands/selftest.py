@@ -1,0 +1,110 @@
+"""`soakctl selftest`: every flow between two nodes, keyword and source, both ways.
+
+What `two_instance_dht_selftest.sh` did: it is `start --scenario dht_selftest` with the script's
+options, followed to its end, with a table of the flows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from soakctl import flows
+from soakctl.answers import check_out_file, write_out_file
+from soakctl.arguments import seconds
+from soakctl.displays import display_for
+from soakctl.places import place_text
+from soakctl.planning import add_plan_flags, environment_request, plan_flags
+from soakctl.session import Session
+from soakctl.watching import Follower
+
+SCENARIO = "dht_selftest"
+_EPILOG = """\
+The nodes are those of A_SRC and B_SRC, as for `soakctl start`. Files are fresh in each round unless
+an id is given: what was published once never expires, and round 2 would find round 1's.
+"""
+_OF_PLAN = {
+    "--rounds": ("rounds", "N", "so many times all flows (2)"),
+    "--warmup-timeout-secs": ("warmup_timeout_s", "T", "then the rounds begin cold (900)"),
+    "--warmup-check-secs": ("warmup_check_s", "T", "from one sample to the next (30)"),
+    "--warmup-stable-samples": ("warmup_samples", "N", "samples in a row (3)"),
+    "--file-size": ("file_size_bytes", "BYTES", "size that is said of the files (123)"),
+    "--file-type": ("file_type", "TYPE", "type that is said of files under a keyword"),
+    "--wait-publish-secs": ("wait_publish_s", "T", "from a publish to the search (60)"),
+    "--wait-search-secs": ("wait_search_s", "T", "how long a keyword is polled for (45)"),
+    "--wait-sources-secs": ("wait_sources_s", "T", "from a source search to the read (15)"),
+    "--poll-interval-secs": ("read_every_s", "T", "from one poll to the next (10)"),
+    "--pause-secs": ("wait_between_s", "T", "between flows (20)"),
+}
+_MODES = {
+    "--peers-snapshot": ("peers_snapshot", ("each", "first", "none")),
+    "--routing-snapshot": ("routing_snapshot", ("each", "first", "end", "none")),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the script's options, and the flags of any plan."""
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("--warmup-live", metavar="N", help="live_10m of both nodes before the first round (3)")
+    for flag, (field, metavar, text) in _OF_PLAN.items():
+        add(flag, dest=field, metavar=metavar, help=text)
+    add("--query", metavar="TEXT", help="what both nodes publish as keyword")
+    for name in ("a", "b"):
+        add(f"--query-{name}", metavar="TEXT", help=f"so for node {name} (mule{name}_test)")
+        add(f"--{name}-file-id-hex", metavar="ID", help=f"node {name}'s file (fresh ones)")
+        add(f"--{name}-filename", metavar="NAME", help=f"its name (mule-{name}-test.bin)")
+    add("--debug-lookup", action="store_true", help="a lookup on each node before the warm-up")
+    for flag, (field, choices) in _MODES.items():
+        add(flag, dest=field, choices=choices, help="when it is recorded (each)")
+    add("--for", dest="duration", type=seconds, metavar="T", help="for so long instead of rounds")
+    add("--out-file", metavar="FILE", help="write every raw answer there, a JSON object a line")
+    add("--no-wait", action="store_true", help="return at once; the self-test goes on")
+    add_plan_flags(parser)
+
+
+def run(session: Session, options: argparse.Namespace) -> int:
+    """Runs the self-test and prints its table; the exit status is the verdict."""
+    if options.out_file is not None:
+        check_out_file(options.out_file, no_wait=options.no_wait)
+    request = environment_request(session, _flags(options))
+    with session.connect() as client:
+        started = client.call("run.start", request)
+    if options.no_wait:
+        if session.json:
+            session.emit(started)
+        else:
+            session.say(place_text(started))
+        return 0
+    session.note(place_text(started))
+    final = Follower(session, display_for(session)).follow(str(started.get("id")))
+    if options.out_file is not None:
+        write_out_file(session, str(final.get("id")), os.path.abspath(options.out_file))
+    return flows.conclude(session, final)
+
+
+def measured(options: argparse.Namespace) -> dict[str, object]:
+    """Gives what is measured, by field of the plan; None is not given."""
+    fields = [*(of[0] for of in _OF_PLAN.values()), *(of[0] for of in _MODES.values())]
+    given: dict[str, object] = {field: getattr(options, field) for field in fields}
+    given |= {"scenario": SCENARIO, "duration_s": options.duration}
+    given["debug_lookup"] = options.debug_lookup or None
+    if options.warmup_live is not None:
+        given["warmup"] = (
+            [] if options.warmup_live == "0" else [f"live_10m >= {options.warmup_live}"]
+        )
+    given["nodes"] = {name: _published(options, name) for name in ("a", "b")}
+    return given
+
+
+def _published(options: argparse.Namespace, name: str) -> dict[str, str]:
+    own = {
+        "query": getattr(options, f"query_{name}") or options.query,
+        "file_id": getattr(options, f"{name}_file_id_hex"),
+        "filename": getattr(options, f"{name}_filename"),
+    }
+    return {key: value for key, value in own.items() if value is not None}
+
+
+def _flags(options: argparse.Namespace) -> dict[str, object]:
+    return plan_flags(options) | measured(options)
