@@ -28,10 +28,12 @@ def run(session: Session, options: argparse.Namespace) -> int:
     asked = {
         "run": options.run_id,
         "node": options.node,
-        "answers": options.answers,
         "follow": options.follow,
         "tail": options.tail,
     }
+    if options.answers:
+        # Not named otherwise: an older soakd refuses what it does not know.
+        asked["answers"] = True
     with session.connect() as client:
         try:
             for piece in client.stream("run.logs", asked):

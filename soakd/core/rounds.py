@@ -246,7 +246,8 @@ def _woke(state: OpenRound, event: Woke, now_s: float) -> RoundState:
 
 def _wait_search(record: Record, until_s: float, now_s: float) -> RoundState:
     """Wait on for the search, with a dating read if the file is still unseen."""
-    if now_s >= until_s:
+    is_decided = record.spec.first_sight_decides and record.first_seen_s is not None
+    if now_s >= until_s or is_decided:
         return DecidingReading(record)
     every_s = record.spec.read_every_s
     dating_at_s = now_s + every_s

@@ -239,6 +239,14 @@ def test_a_round_may_look_for_what_the_one_before_has_published() -> None:
     played.feed(FOUND, QUEUED, FOUND, Answered(""))
     assert played.result.prestored
     assert played.result.first_seen_s == 30.0
+    assert played.now_s == 120.0
+
+
+def test_where_the_first_sight_decides_what_is_there_already_needs_no_wait() -> None:
+    """The deciding read follows the search at once."""
+    played = Round(replace(SPEC, published_s=70.0, first_sight_decides=True))
+    played.feed(FOUND, QUEUED, FOUND, Answered(""))
+    assert (played.result.outcome, played.now_s) == ("hit", 100.0)
 
 
 def test_waking_early_changes_nothing() -> None:

@@ -453,7 +453,7 @@ class FakeNet:
         self.published.append(file_id)
 
     def search(self, file_id: str) -> None:
-        self._searched_s[file_id] = trio.current_time()
+        self._searched_s.setdefault(file_id, trio.current_time())
 
     def seen(self, file_id: str) -> bool:
         place = self.published.index(file_id)

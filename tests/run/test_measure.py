@@ -416,3 +416,144 @@ def test_publisher_and_searcher_are_two_nodes(roles: Any, pair: str) -> None:
     columns = Section(1, plan_of(*roles)).columns(1, cold=False)
     assert f"{columns.publisher}>{columns.searcher}" == pair
     assert columns.flow == f"source:{pair}"
+
+
+# -- other scenarios ---------------------------------------------------------------------------
+
+
+def records_of(bench: Bench) -> list[dict[str, Any]]:
+    lines = (bench.folder.path / "logs/rounds.ndjson").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def answers_of(bench: Bench) -> list[tuple[int | None, str, str]]:
+    lines = (bench.folder.path / "logs/answers.ndjson").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [(row["round"], row["node"], row["step"]) for row in rows]
+
+
+async def test_a_self_test_plays_six_flows_each_with_its_outcome(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """Keyword and source, there and back; a flow's wait ends as soon as a poll finds it."""
+    begun_s = trio.current_time()
+    ended = await run(bench.measure(scenario="dht_selftest", rounds=1), None)
+    assert isinstance(ended, RoundsDone)
+    records = records_of(bench)
+    assert [record["flow"] for record in records] == [
+        "keyword:a>a", "keyword:a>b", "source:a>b", "keyword:b>b", "keyword:b>a", "source:b>a",
+    ]  # fmt: skip
+    assert {record["outcome"] for record in records} == {"hit"}
+    # The second keyword flow finds what the first has published, and does not publish itself.
+    assert records[0]["file_id"] == records[1]["file_id"]
+    assert [call for _, call in bench.net.called].count("publish_keyword") == 2
+    # Publish, and a poll after 5 s; what the second flow finds there already needs no wait.
+    assert trio.current_time() - begun_s == pytest.approx(2 * (20 + 5 + 0 + 5 + 20 + 15 + 5) - 5)
+    assert {record["prestored"] for record in records} == {False, True}
+
+
+async def test_a_self_test_keeps_each_raw_answer(bench: Bench, autojump_clock: MockClock) -> None:
+    """Of its flows and of what it looks at after each direction."""
+    await run(bench.measure(scenario="dht_selftest", rounds=1), None)
+    answers = answers_of(bench)
+    assert answers[0] == (1, "a", "publish_keyword")
+    looks = [(number, step) for number, node, step in answers if node == "b" and number == 2]
+    assert looks[-2:] == [(2, "peers"), (2, "routing_summary")]
+    assert (3, "a", "peers") in answers
+    assert (3, "a", "routing_summary") not in answers
+
+
+@pytest.mark.parametrize(
+    ("modes", "wanted"),
+    [
+        ({"peers_snapshot": "none", "routing_snapshot": "none"}, set()),
+        ({"peers_snapshot": "first", "routing_snapshot": "first"}, set()),
+        (
+            {"peers_snapshot": "first", "routing_snapshot": "end"},
+            {(6, "routing_summary"), (6, "routing_buckets")},
+        ),
+    ],
+)
+async def test_looks_are_taken_when_the_plan_says(
+    bench: Bench, autojump_clock: MockClock, modes: dict[str, str], wanted: set[tuple[int, str]]
+) -> None:
+    """`first` is before the rounds, `end` behind the last."""
+    await run(bench.measure(scenario="dht_selftest", rounds=1, **modes), None)
+    looks = {"peers", "routing_summary", "routing_buckets"}
+    assert {(number, step) for number, _, step in answers_of(bench) if step in looks} == wanted
+
+
+async def test_a_look_that_fails_is_noted_and_the_self_test_goes_on(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """It decides nothing."""
+    bench.net.fails["b", "look peers"] = no_answer()
+    await run(bench.measure(scenario="dht_selftest", rounds=1), None)
+    assert bench.outcomes() == ["hit"] * 6
+    failed = [event for event in bench.events() if event["kind"] == "step_failed"]
+    assert [event["node"] for event in failed] == ["b"] * 4
+
+
+async def test_a_cut_ends_a_self_test_in_its_looks(bench: Bench, autojump_clock: MockClock) -> None:
+    """A node that hangs there holds nothing up."""
+    bench.net.hangs.add(("a", "look peers"))
+    measure = bench.measure(scenario="dht_selftest", rounds=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, measure, None)
+        await trio.sleep(400)
+        measure.interrupt(Cut("stop"))
+    assert len(bench.outcomes()) == 2
+
+
+async def test_a_publish_that_failed_is_made_up_for_by_the_next_flow(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """The second flow publishes for itself."""
+    bench.net.fails["a", "publish_keyword"] = no_answer()
+    measure = bench.measure(scenario="dht_selftest", rounds=1)
+
+    async def mend() -> None:
+        await trio.sleep(1)
+        bench.net.fails.clear()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mend)
+        # The first flow fails at once; the second begins at once too, so it fails as well.
+        await run(measure, None)
+    flows = [record["outcome"] for record in records_of(bench)]
+    assert flows == ["error", "error", "hit", "hit", "hit", "hit"]
+
+
+async def test_a_keyword_round_without_an_id_is_an_error_that_says_so(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """The early read is noted, the deciding one decides."""
+    bench.net.tells_keyword_ids = False
+    await run(bench.measure(scenario="keyword_probe", rounds=1), None)
+    (record,) = records_of(bench)
+    assert (record["outcome"], record["error"]["step"]) == ("error", "read")
+    assert "no answer named its keyword_id_hex" in record["error"]["text"]
+
+
+async def test_a_missed_keyword_asks_its_publisher_too(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """A miss says something only if the publisher answers for its own cache."""
+    bench.net.fates = ["miss"]
+    await run(bench.measure(scenario="keyword_probe", rounds=1), None)
+    assert bench.outcomes() == ["miss"]
+    assert ("a", "keyword_hits") in bench.net.called
+
+
+async def test_every_node_is_snapped_whoever_played(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """All at once, recorded in the plan's order."""
+    for name in "cd":
+        bench.nodes[name] = FakeNode(name, bench.net)
+    nodes = plan_of(*[("publisher", "searcher")] * 4).nodes
+    await run(bench.measure(nodes=nodes, pairs="round_robin", rounds=4), None)
+    rows = (bench.folder.path / "logs/status.ndjson").read_text().splitlines()
+    assert [row.split("\t")[1] for row in rows] == list("ABCD") * 4
+    flows = [record["flow"] for record in records_of(bench)]
+    assert flows == ["source:a>b", "source:b>c", "source:c>d", "source:d>a"]

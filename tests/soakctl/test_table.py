@@ -94,3 +94,47 @@ def test_a_single_run_is_a_table_of_one(soakctl: Soakctl, capsys: Capture) -> No
     heading, row = capsys.readouterr().out.splitlines()
     assert heading.split()[:2] == ["RUN", "STATE"]
     assert row.split()[0] == "r12"
+
+
+def flows_of(count: int) -> list[dict[str, Any]]:
+    """Flows with ever more misses."""
+    return [
+        {"flow": f"source:a>n{n}", "rounds": rounds(miss=n), "hit_rate": {"value": 0.0, "n": n}}
+        for n in range(count)
+    ]
+
+
+def test_the_table_of_a_run_shows_its_flows(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """Of the run that is named, or of the latest; in the order of their first rounds."""
+    soakd.handlers["run.flows"] = {"id": "r7", "flows": flows_of(2)}
+    assert soakctl("table", "r7") == 0
+    assert soakctl("table") == 0
+    assert soakd.calls == [("run.flows", {"run": "r7"}), ("run.flows", {"run": None})]
+    rows = [row.split()[0] for row in capsys.readouterr().out.splitlines()]
+    assert rows == ["FLOW", "source:a>n0", "source:a>n1"] * 2
+
+
+def test_of_very_many_flows_the_worst_are_shown(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """All of them for programs, and where they are asked for."""
+    soakd.handlers["run.flows"] = {"id": "r7", "flows": flows_of(50)}
+    assert soakctl("table", "r7") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[0] == "source:a>n49"
+    assert lines[-1] == "and 10 more flows with fewer misses: --all"
+    assert soakctl("table", "r7", "--all") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 51
+    assert soakctl("--json", "table", "r7") == 0
+    assert len(json.loads(capsys.readouterr().out)["flows"]) == 50
+
+
+def test_a_run_without_rounds_has_no_flows_yet(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """It says so."""
+    soakd.handlers["run.flows"] = {"id": "r7", "flows": []}
+    assert soakctl("table", "r7") == 0
+    assert capsys.readouterr().out == "no round has ended yet\n"

@@ -1,0 +1,228 @@
+"""`soakctl selftest`: the script's options become a plan, the flows a table, the answers a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soakd.core.plan import Plan, parse_plan
+from tests.soakctl.conftest import Soakctl
+from tests.soakctl.fake_soakd import FakeSoakd, Notify, Params
+from tests.soakctl.samples import finished, rounds, watch
+from tests.soakctl.test_start import STARTED, folders
+
+__all__ = ["folders"]
+Capture = pytest.CaptureFixture[str]
+FLOWS = [
+    {
+        "flow": flow,
+        "rounds": rounds(hit=hit, miss=1),
+        "hit_rate": {"value": hit / (hit + 1), "n": hit + 1},
+    }
+    for flow, hit in (("keyword:a>b", 3), ("source:a>b", 1))
+]
+
+
+@pytest.fixture
+def ended(soakd: FakeSoakd, folders: dict[str, Path]) -> FakeSoakd:
+    """A soakd whose self-test ends at once."""
+
+    def answers(_params: Params, notify: Notify) -> dict[str, Any]:
+        notify("run.log", {"seq": 1, "data": b'{"step":"health"}\n'})
+        return {"run": "r7", "bytes": 18}
+
+    final = finished("failed", "hit_rate is 0.5", id="r7", scenario="dht_selftest")
+    soakd.handlers |= {
+        "run.start": STARTED,
+        "run.status": final,
+        "run.watch": watch(("end", final)),
+        "run.flows": {"id": "r7", "flows": FLOWS},
+        "run.logs": answers,
+    }
+    return soakd
+
+
+def plan_of(soakd: FakeSoakd) -> Plan:
+    """What was submitted."""
+    return parse_plan(
+        next(params["plan"] for method, params in soakd.calls if method == "run.start")
+    )
+
+
+def test_without_options_the_defaults_are_the_scripts(ended: FakeSoakd, soakctl: Soakctl) -> None:
+    """Only the file ids are fresh."""
+    assert soakctl("selftest") == 1
+    plan = plan_of(ended)
+    assert (plan.scenario, plan.rounds, plan.duration_s) == ("dht_selftest", 2, None)
+    waits = (plan.wait_publish_s, plan.wait_search_s, plan.wait_sources_s, plan.wait_between_s)
+    assert waits == (60, 45, 15, 20)
+    assert (plan.read_every_s, plan.file_size_bytes, plan.file_type) == (10, 123, None)
+    assert plan.warmup == ("live_10m >= 3",)
+    assert (plan.warmup_samples, plan.warmup_check_s, plan.warmup_timeout_s) == (3, 30, 900)
+    assert (plan.peers_snapshot, plan.routing_snapshot, plan.debug_lookup) == (
+        "each",
+        "each",
+        False,
+    )
+    assert [(node.query, node.file_id, node.filename) for node in plan.nodes] == [(None,) * 3] * 2
+
+
+OPTIONS: dict[str, tuple[str, object]] = {
+    "--rounds": ("7", 7),
+    "--warmup-timeout-secs": ("5", 5.0),
+    "--warmup-check-secs": ("2", 2.0),
+    "--warmup-stable-samples": ("4", 4),
+    "--file-size": ("99", 99),
+    "--file-type": ("Doc", "Doc"),
+    "--wait-publish-secs": ("1", 1.0),
+    "--wait-search-secs": ("2", 2.0),
+    "--wait-sources-secs": ("3", 3.0),
+    "--poll-interval-secs": ("0.5", 0.5),
+    "--pause-secs": ("6", 6.0),
+    "--peers-snapshot": ("first", "first"),
+    "--routing-snapshot": ("end", "end"),
+}
+FIELDS = {
+    "--rounds": "rounds", "--warmup-timeout-secs": "warmup_timeout_s",
+    "--warmup-check-secs": "warmup_check_s", "--warmup-stable-samples": "warmup_samples",
+    "--file-size": "file_size_bytes", "--file-type": "file_type",
+    "--wait-publish-secs": "wait_publish_s", "--wait-search-secs": "wait_search_s",
+    "--wait-sources-secs": "wait_sources_s", "--poll-interval-secs": "read_every_s",
+    "--pause-secs": "wait_between_s", "--peers-snapshot": "peers_snapshot",
+    "--routing-snapshot": "routing_snapshot",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", OPTIONS)
+def test_an_option_of_the_script_is_a_field_of_the_plan(
+    ended: FakeSoakd, soakctl: Soakctl, flag: str
+) -> None:
+    """Each for itself; `docs/from-scripts.md` has them all."""
+    text, value = OPTIONS[flag]
+    soakctl("selftest", flag, text)
+    assert getattr(plan_of(ended), FIELDS[flag]) == value
+
+
+def test_words_files_and_names_are_per_node(ended: FakeSoakd, soakctl: Soakctl) -> None:
+    """`--query` is for both; an own word wins."""
+    ids = "00112233445566778899aabbccddeeff", "112233445566778899AABBCCDDEEFF00"
+    soakctl(
+        "selftest", "--query", "both", "--query-b", "own", "--a-file-id-hex", ids[0],
+        "--b-file-id-hex", ids[1], "--a-filename", "x", "--b-filename", "y", "--debug-lookup",
+    )  # fmt: skip
+    plan = plan_of(ended)
+    assert [(node.query, node.file_id, node.filename) for node in plan.nodes] == [
+        ("both", ids[0], "x"),
+        ("own", ids[1].lower(), "y"),
+    ]
+    assert plan.debug_lookup
+
+
+@pytest.mark.parametrize(("live", "warmup"), [("1", ("live_10m >= 1",)), ("0", ())])
+def test_how_many_live_nodes_are_waited_for(
+    ended: FakeSoakd, soakctl: Soakctl, live: str, warmup: tuple[str, ...]
+) -> None:
+    """0 waits for none."""
+    soakctl("selftest", "--warmup-live", live)
+    assert plan_of(ended).warmup == warmup
+
+
+def test_a_self_test_may_go_on_for_a_time(ended: FakeSoakd, soakctl: Soakctl) -> None:
+    """Then the default of two rounds does not end it."""
+    soakctl("selftest", "--for", "2h")
+    plan = plan_of(ended)
+    assert (plan.rounds, plan.duration_s) == (None, 7200.0)
+
+
+def test_all_problems_come_at_once(soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture) -> None:
+    """Before anything is submitted."""
+    assert soakctl("selftest", "--warmup-live", "x", "--a-file-id-hex", "12") == 78
+    error = capsys.readouterr().err
+    assert "cannot read a condition" in error
+    assert "cannot be other than 32 hex digits, got '12'" in error
+    assert soakd.calls == []
+
+
+@pytest.mark.usefixtures("ended")
+def test_the_table_of_flows_stands_behind_the_verdict(soakctl: Soakctl, capsys: Capture) -> None:
+    """A row for each flow."""
+    assert soakctl("selftest") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].split()[:6] == ["FLOW", "ROUNDS", "HIT", "LATE", "MISS", "ERROR"]
+    assert lines[-2].split()[:5] == ["keyword:a>b", "4", "3", "0", "1"]
+
+
+@pytest.mark.usefixtures("ended")
+def test_programs_get_the_flows_with_the_status(soakctl: Soakctl, capsys: Capture) -> None:
+    """One object at the end of what is followed."""
+    assert soakctl("--json", "selftest") == 1
+    final = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (final["id"], [flow["flow"] for flow in final["flows"]]) == (
+        "r7",
+        ["keyword:a>b", "source:a>b"],
+    )
+
+
+@pytest.mark.usefixtures("ended")
+def test_start_with_the_scenario_ends_with_the_same_table(
+    soakctl: Soakctl, capsys: Capture
+) -> None:
+    """`selftest` is `start --scenario dht_selftest`."""
+    assert soakctl("start", "--scenario", "dht_selftest", "--wait") == 1
+    assert "keyword:a>b" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("ended")
+def test_every_raw_answer_goes_into_a_file(
+    soakctl: Soakctl, tmp_path: Path, capsys: Capture
+) -> None:
+    """Of the user's own, that was not there before."""
+    soakctl("selftest", "--out-file", "raw.ndjson")
+    assert (tmp_path / "raw.ndjson").read_text() == '{"step":"health"}\n'
+    assert f"every raw answer: {tmp_path}/raw.ndjson" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["--out-file", "there"], "it exists already; choose another name"),
+        (["--out-file", "no/such"], "you cannot write in"),
+        (["--out-file", "x", "--no-wait"], "use `soakctl logs --answers RUN` then"),
+    ],
+)
+def test_a_file_that_could_not_be_written_is_told_before_anything_starts(
+    ended: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path, argv: list[str], why: str
+) -> None:
+    """Usage; nothing is submitted."""
+    (tmp_path / "there").write_text("mine")
+    assert soakctl("selftest", *argv) == 2
+    assert why in capsys.readouterr().err
+    assert ended.calls == []
+
+
+def test_a_file_that_cannot_be_written_at_the_end_names_where_the_answers_are(
+    ended: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+) -> None:
+    """Somebody made it meanwhile: it is not overwritten."""
+    start = ended.handlers["run.start"]
+
+    def meanwhile(_params: Params, _notify: Notify) -> Any:
+        (tmp_path / "raw").write_text("theirs")
+        return start
+
+    ended.handlers["run.start"] = meanwhile
+    assert soakctl("selftest", "--out-file", "raw") == 2
+    assert "soakd still has them: soakctl logs --answers r7" in capsys.readouterr().err
+    assert (tmp_path / "raw").read_text() == "theirs"
+
+
+def test_a_self_test_may_be_left_alone(ended: FakeSoakd, soakctl: Soakctl, capsys: Capture) -> None:
+    """Returns at once, for people and for programs."""
+    assert soakctl("selftest", "--no-wait") == 0
+    assert soakctl("--json", "selftest", "--no-wait") == 0
+    text, programs = capsys.readouterr().out.splitlines()
+    assert text.startswith("r7 queued")
+    assert json.loads(programs)["id"] == "r7"
