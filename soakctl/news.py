@@ -17,6 +17,7 @@ from soakctl.render import (
 from soakctl.shapes import Event, Status
 from soakctl.status_text import headline, rung_text
 
+SELFTEST = "dht_selftest"
 _COLOUR_OF = {"hit": "green", "late": "yellow", "miss": "yellow", "error": "red"}
 
 
@@ -68,8 +69,11 @@ class News:
         what = " ".join(
             paint(name, _COLOUR_OF.get(name, "dim"), colours=self._colours) for name in added
         )
+        # With one pair alone its name would say nothing new in each line.
+        is_one_of_many = len(new.get("nodes") or ()) > 2 or new.get("scenario") == SELFTEST
+        flow = f"{safe(new['flow'])} " if is_one_of_many and new.get("flow") else ""
         parts = [
-            f"round {_total(new)} {what}",
+            f"round {_total(new)} {flow}{what}",
             outcomes(after),
             f"hit rate {rate(new.get('hit_rate'))}",
         ]

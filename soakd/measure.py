@@ -42,7 +42,7 @@ class Hearer(Protocol):
 
 
 class Measure:
-    """Plays the rounds of one measurement; `phase` and `round_number` show where it is.
+    """Plays the rounds of one measurement; `phase`, `round_number` and `flow` show where it is.
 
     Attributes:
         deadline_s: the last instant at which a round may start; may be moved while it plays.
@@ -61,6 +61,7 @@ class Measure:
         """
         self.phase: str | None = None
         self.round_number: int | None = records.last_round or None
+        self.flow: str | None = None
         self._section = section
         self._plan = section.plan
         self._nodes = nodes
@@ -130,7 +131,7 @@ class Measure:
         number = self._records.last_round + 1
         file, calls, published_s = self._maker.make(flow)
         spec = self._spec(self._section.columns(number, cold=cold), number, file, published_s)
-        self.round_number, self._rechecks = spec.number, 0
+        self.round_number, self.flow, self._rechecks = spec.number, spec.flow, 0
         remaining_s = None if self.deadline_s is None else self.deadline_s - boot_now()
         self._records.marker(rows.timer(remaining_s, spec.number))
         self._records.marker(rows.round_begin(spec.number, spec.file_id, spec.file_size))

@@ -105,6 +105,7 @@ class Run:
             "cause": None if cause is None else cause.to_dict(),
             "phase": self.work.phase if isinstance(state, run_state.Running) else None,
             "round": self.work.round_number,
+            "flow": self.work.flow,
             **self.observer.status(),
         }
         if not self.is_over:

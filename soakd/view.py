@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from soakd.core import stats
-from soakd.core.plan import Plan, plan_to_dict
+from soakd.core.plan import Plan, flows_per_round, plan_to_dict
 from soakd.core.stats import Counters
 from soakd.edge.clock import rfc3339
 from soakd.edge.store import GapRow, NodeRow, RunRow
@@ -64,9 +64,10 @@ def from_row(
         "scenario": plan.scenario,
         "simulation": bool(measured.get("simulation")),
         "duration_s": plan.duration_s,
-        "rounds_wanted": plan.rounds,
+        "rounds_wanted": None if plan.rounds is None else plan.rounds * flows_per_round(plan),
         "run_tag": plan.run_tag,
         "round": row.last_round or None,
+        "flow": None,
         "deadline_at": measured.get("deadline_at"),
         "notes": measured.get("notes", []),
     }

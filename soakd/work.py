@@ -107,6 +107,11 @@ class Work:
         return None if self._measure is None else self._measure.round_number
 
     @property
+    def flow(self) -> str | None:
+        """What that round is about."""
+        return None if self._measure is None else self._measure.flow
+
+    @property
     def last_answers(self) -> str:
         """What the nodes answered last while they were waited for; empty before that."""
         return self._fleet.last_answers if self._warmer is None else self._warmer.last_sample

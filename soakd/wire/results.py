@@ -196,6 +196,7 @@ class StatusResult(PublicRun, total=False):
     simulation: bool
     rung: RungResult | None
     round: int | None
+    flow: str | None
     run_tag: str
     duration_s: float | None
     rounds_wanted: int | None
