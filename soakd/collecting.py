@@ -59,9 +59,10 @@ async def open_run_bundle(
         UserError: the owner's account is gone, or the driver, who alone knows the secret files.
     """
     plan = parse_plan(json.loads(row.plan_json))
+    files = registry.of_stored(plan).files
     account = await host.account(row.owner_uid)
-    with ExitStack() as files:
-        records = _open_records(host, row, files)
+    with ExitStack() as opened:
+        records = _open_records(host, row, opened)
         secrets = await host.db(host.store.secrets, row.id)
         spec = BundleSpec(
             nodes=_nodes(host, row, plan),
@@ -69,7 +70,8 @@ async def open_run_bundle(
             secrets=tuple(Secret(item.kind, item.value) for item in secrets),
             full=full,
             keep_destinations=keep_destinations,
-            binaries=(registry.of_stored(plan).files.program,),
+            binaries=(files.program,),
+            secret_names=tuple(name.lower() for name in files.secrets),
             about={"status": status, "host": socket.gethostname()},
         )
         async with open_bundle(

@@ -35,7 +35,7 @@ class Packer:
         self._redactor = Redactor(spec.secrets, None if spec.keep_destinations else Pseudonyms())
         self._writer = BundleWriter(output, self._redactor, spec.limits.members)
         folders = [node.path for node in spec.nodes] + list(spec.sources)
-        self._secrets = SecretFiles(folders, spec.limits.scanned)
+        self._secrets = SecretFiles(folders, spec.limits.scanned, spec.secret_names)
 
     def run(self, records: Mapping[str, int]) -> None:
         """Pack everything.
@@ -71,7 +71,7 @@ class Packer:
         if entry.problem is not None:
             details = {} if entry.target is None else {"target": entry.target}
             self._writer.leave_out(name, entry.problem, **details)
-        elif is_secret_name(entry.name):
+        elif is_secret_name(entry.name, self._spec.secret_names):
             # Neither size nor hash: a hash of four secret bytes is guessed in minutes.
             self._writer.leave_out(name, "secret")
         elif len(os.fsencode(name)) > _MAX_NAME_BYTES:

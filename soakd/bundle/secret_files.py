@@ -29,10 +29,10 @@ _PEERS = re.compile(r"nodes(\.[a-z]+)?\.(dat|tmp)(\W.*)?")
 _ASSIGNMENT = re.compile(r"^[ \t]*(PUB|PRIV)[ \t]*=[ \t]*(\S+)", re.MULTILINE)
 
 
-def is_secret_name(name: str) -> bool:
-    """Say whether a file of this name never enters a bundle."""
+def is_secret_name(name: str, also: tuple[str, ...] = ()) -> bool:
+    """Say whether a file of this name never enters a bundle; `also` are further beginnings."""
     lowered = name.lower()
-    return lowered in _NAMES or lowered.startswith(_STEMS)
+    return lowered in _NAMES or lowered.startswith(_STEMS + also)
 
 
 def is_peer_list(name: str) -> bool:
@@ -64,8 +64,9 @@ def values_in(text: str) -> list[Secret]:
 class SecretFiles:
     """The secret files below some folders; knows again which of them changed."""
 
-    def __init__(self, folders: list[str], max_scanned: int) -> None:
+    def __init__(self, folders: list[str], max_scanned: int, also: tuple[str, ...] = ()) -> None:
         self.complete = True
+        self._also = also
         self._places: set[str] = set()
         self._seen: dict[str, tuple[int, int, int]] = {}
         for folder in folders:
@@ -87,7 +88,7 @@ class SecretFiles:
         for place in self._places:
             with suppress(OSError), os.scandir(place) as entries:
                 for entry in entries:
-                    if is_secret_name(entry.name):
+                    if is_secret_name(entry.name, self._also):
                         yield entry.path
 
     def _read_new(self, path: str, descriptor: int) -> list[Secret]:
@@ -134,7 +135,7 @@ class SecretFiles:
                 count += 1
                 if count > limit:
                     break
-                if is_secret_name(entry.name):
+                if is_secret_name(entry.name, self._also):
                     self._places.add(folder)
                 elif _is_folder(entry):
                     inner.append(entry.path)

@@ -77,6 +77,7 @@ class BundleSpec:
         full: pack binaries and `*.part` by content instead of by hash and size.
         keep_destinations: leave destinations as they are instead of giving them pseudonyms.
         binaries: names at the top of a node folder that are binaries.
+        secret_names: how names of further secret files begin, in lower case.
         about: copied into the manifest (run id, host, label, times).
         left_out: what soakd leaves out itself.
         limits: bounds.
@@ -88,6 +89,7 @@ class BundleSpec:
     full: bool = False
     keep_destinations: bool = False
     binaries: tuple[str, ...] = ()
+    secret_names: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
     limits: Limits = field(default_factory=Limits)
@@ -114,6 +116,7 @@ def decode_spec(data: bytes) -> tuple[BundleSpec, dict[str, int]]:
         full=raw["full"],
         keep_destinations=raw["keep_destinations"],
         binaries=tuple(raw["binaries"]),
+        secret_names=tuple(raw["secret_names"]),
         about=raw["about"],
         left_out=tuple(LeftOut(**item) for item in raw["left_out"]),
         limits=Limits(**raw["limits"]),

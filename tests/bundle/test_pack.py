@@ -123,6 +123,18 @@ def test_binaries_and_parts_are_hash_and_size(node: Path, output: int) -> None:
     ]
 
 
+def test_secret_files_of_another_program_stay_out_and_so_do_their_values(
+    node: Path, output: int
+) -> None:
+    """Which files those are, the plan's driver says."""
+    (node / "state").mkdir()
+    (node / "state" / "Seal.key").write_text("0123456789abcdef" * 4)
+    (node / "out.log").write_text(f"made {'0123456789abcdef' * 4}\n")
+    bundle = packed(output, one_node(node, secret_names=("seal.key",)))
+    assert bundle.reason("mule-a/state/Seal.key") == "secret"
+    assert b"0123456789abcdef" not in bundle.members["mule-a/out.log"]
+
+
 def test_full_packs_binaries_and_parts(node: Path, output: int) -> None:
     """`--full` means everything but the secrets, and keeps the right to execute."""
     (node / "rust-mule").write_bytes(b"\x7fELF")
