@@ -241,11 +241,10 @@ class LiveNode:
         return STALLED_WINDOWS * self.config.status_window_s + 1
 
     def _uptime_moved(self, before: int | None, uptime: int) -> None:
-        # The process is the same, so its service loop began anew (contract §6).
         if before is not None and uptime < before:
             self._idle_s = boot_now()
             facts = {"uptime_before_s": before, "uptime_s": uptime}
-            self._sink.event("sam_session_recreated", self.name, facts)
+            self._sink.event(self._access.driver.words.began_anew, self.name, facts)
 
     async def _new_token(self, token: str) -> None:
         # A round's call and one aside may both have been refused the old token.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from soakd.core.trouble import Kind
+from soakd.drivers import rust_mule
 from soakd.drivers.rust_mule_words import LOG_TROUBLE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +31,7 @@ def literal_kinds(path: Path) -> Iterator[str]:
 def test_every_kind_is_documented_and_every_documented_kind_exists() -> None:
     """A reader of a bundle finds every word of events.ndjson."""
     made = {kind for path in ROOT.glob("soakd/*.py") for kind in literal_kinds(path)}
+    made.add(rust_mule.DRIVER.words.began_anew)
     made |= {*get_args(Kind), *(kind for _, kind in LOG_TROUBLE), *FROM_SHIM}
     first_cells = re.findall(
         r"^\| (`[^|]+`) \|", (ROOT / "docs/events.md").read_text(), re.MULTILINE

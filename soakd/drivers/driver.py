@@ -2,7 +2,8 @@
 
 Types only. A driver is a `Driver`; what it says of files and of printed words is data (`Files`,
 `Words`), what it does is text in and text out (`edit_config`) and the calls of its `Api`. The shim
-touches the files, `soakd.node` proves whose listener is spoken to.
+touches the files, `soakd.node` proves whose listener is spoken to. How to write one:
+`docs/drivers.md`.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Words:
         is_fatal: whether the process ends after this line of stderr.
         explain_failure: helping words for a fatal line; None for an unknown one.
         log_trouble: the kind of event that a line of the log is; None for any other line.
+        began_anew: the kind of event that it is when `Snapshot.uptime_s` falls in one process.
         simulation_mark: what a simulated node prints within its first 4 KiB.
     """
 
@@ -78,6 +80,7 @@ class Words:
     is_fatal: Callable[[str], bool] = _never
     explain_failure: Callable[[str], str | None] = _nothing
     log_trouble: Callable[[str], str | None] = _nothing
+    began_anew: str = "loop_began_anew"
     simulation_mark: bytes | None = None
 
 

@@ -51,6 +51,8 @@ class RustMule:
         is_fatal=rust_mule_words.is_fatal,
         explain_failure=rust_mule_words.explain_failure,
         log_trouble=rust_mule_words.log_trouble,
+        # The process is the same, so its service loop began anew (contract §6).
+        began_anew="sam_session_recreated",
         simulation_mark=b"SIMULATION",
     )
     # Scenarios are made for this program: it has the calls of all.
