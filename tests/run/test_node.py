@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -104,6 +105,20 @@ def scripted(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> Scri
 
 def status(uptime: int) -> httpx.Response:
     return httpx.Response(200, json={"uptime_secs": uptime})
+
+
+class Tokenless(rust_mule.RustMule):
+    files = replace(rust_mule.DRIVER.files, token=None)
+
+
+async def test_a_token_that_the_program_does_not_have_is_no_file(scripted: Scripted) -> None:
+    """A driver that asks for one all the same gets an answer, and no file of another program."""
+    access = Access(Tokenless(), scripted._read_file, scripted._keep)
+    plan = NodePlan("a", "/dist/a", "127.0.0.1", 20_000, ("publisher",))
+    node = LiveNode(plan, CONFIG, scripted.node.process, access, scripted.sink)
+    with pytest.raises(NodeError, match="cannot read a token of node a: it has none"):
+        await node.status()
+    assert (scripted.read, scripted.requests) == ([], [])
 
 
 # -- readiness ---------------------------------------------------------------------------------
