@@ -1,8 +1,9 @@
 """Datagrams between the nodes of one simulated network: discovery, matching, dispatch.
 
-A node greets a range of loopback ports, so no process has to know the others. Every datagram
-bears the network's name and the Kad ids of both ends; anything else is dropped and counted. The
-port is open to every user of the host, hence all of a datagram is checked before use.
+A node greets a range of loopback ports, so no process has to know the others: all of it when it
+starts, and a few ports at a time from then on, lest many nodes spend the box on greetings. Every
+datagram bears the network's name and the Kad ids of both ends; anything else is dropped and
+counted. The port is open to every user of the host, hence all of a datagram is checked before use.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from soakd.simnode.fatal import FatalError, os_error
 from soakd.simnode.fate import Dice
 from soakd.simnode.identity import Identity, is_destination, is_id
 from soakd.simnode.loop import READ, Loop
+from soakd.simnode.port_round import PortRound
 from soakd.simnode.status import Counters
 from soakd.simnode.tracing import Tracing, short_id
 
@@ -68,9 +70,11 @@ class Network:
         self.session_lost = False
         self._socket = _bound(parts.config)
         self.port: int = self._socket.getsockname()[1]
+        self._greetings = {reply: self._greeting(reply=reply) for reply in (True, False)}
+        self._round = PortRound(parts.config.sim, self.port)
         parts.loop.add(self._socket, READ, self._readable)
-        parts.loop.every(max(0.05, parts.config.sim.beacon_secs), self.greet_range)
-        self.greet_range()
+        parts.loop.every(max(0.05, parts.config.sim.beacon_secs), self.greet_some)
+        self.greet_some()
 
     def on(self, kind: str, handler: Handler) -> None:
         """Call `handler(sender, message)` for datagrams of this kind."""
@@ -88,7 +92,14 @@ class Network:
     def send(self, peer: Contact, kind: str, **fields: Any) -> None:
         """Send a datagram now; like any datagram it may be lost."""
         if peer.address is not None and not self.session_lost:
-            self._send(peer.address, {"k": kind, "t": peer.kad_id, **fields})
+            self._transmit(peer.address, self._encoded({"k": kind, "t": peer.kad_id, **fields}))
+
+    def send_later(self, delay_s: float, peer: Contact, kind: str, **fields: Any) -> None:
+        """Send a datagram that travels for so long."""
+        if delay_s <= 0:
+            self.send(peer, kind, **fields)
+            return
+        self._parts.loop.later(delay_s, lambda: self.send(peer, kind, **fields))
 
     def track(self, peer: str, kind: str, context: Any = None) -> int:
         """Note a request to a peer, and return its number."""
@@ -106,15 +117,21 @@ class Network:
         self._lost.append(now() + TRACKED_S)
         return self._request
 
-    def match(self, peer: Contact, kind: str, message: dict[str, Any]) -> Tracked | None:
-        """Take the request that this answer belongs to; None and counted if there is none."""
+    def match(
+        self, peer: Contact, kind: str, message: dict[str, Any], *, more: bool = False
+    ) -> Tracked | None:
+        """Return the request that this answer belongs to; None and counted if there is none.
+
+        Each request covers one answer, unless this one says that there is more to come.
+        """
         number = message.get("r")
         tracked = self._tracked.get(number) if isinstance(number, int) else None
         if tracked is None or tracked.peer != peer.kad_id or tracked.kind != kind:
             self._parts.counters.add("tracked_out_unmatched")
             self._parts.tracing.debug("kad", "kad inbound drop", reason="unrequested_response")
             return None
-        del self._tracked[int(message["r"])]
+        if not more:
+            del self._tracked[int(message["r"])]
         self._parts.counters.add("tracked_out_matched")
         return tracked
 
@@ -131,22 +148,26 @@ class Network:
             del self._tracked[number]
             self._parts.counters.add("tracked_out_expired")
 
-    def greet_range(self) -> None:
-        """Tell every port of the range that we are here."""
-        sim = self._parts.config.sim
-        if self.session_lost:
-            return
-        for port in range(sim.udp_first_port, sim.udp_first_port + sim.udp_ports):
-            if port != self.port:
-                self._greet(port, reply=True)
+    def greet_some(self) -> None:
+        """Tell the next ports of the range that we are here."""
+        if not self.session_lost:
+            for port in self._round.next_ports():
+                self._transmit(port, self._greetings[True])
 
-    def _greet(self, port: int, *, reply: bool) -> None:
+    def greet_all(self) -> None:
+        """Begin again with the whole range: others may have come while we heard nothing."""
+        self._round.begin()
+        self.greet_some()
+
+    def _greeting(self, *, reply: bool) -> bytes:
         destination = self._parts.identity.destination
-        self._send(port, {"k": "here", "t": "", "d": destination, "reply": reply})
+        return self._encoded({"k": "here", "t": "", "d": destination, "reply": reply})
 
-    def _send(self, port: int, message: dict[str, Any]) -> None:
+    def _encoded(self, message: dict[str, Any]) -> bytes:
         head = {"n": self._parts.config.sim.network, "f": self._contacts.own_id}
-        data = json.dumps({**head, **message}, separators=(",", ":")).encode()
+        return json.dumps({**head, **message}, separators=(",", ":")).encode()
+
+    def _transmit(self, port: int, data: bytes) -> None:
         try:
             self._socket.sendto(data, (_LOOPBACK, port))
         except OSError as error:
@@ -190,7 +211,10 @@ class Network:
 
     def _here(self, message: dict[str, Any], port: int) -> None:
         destination = message.get("d")
-        if not is_destination(destination):
+        known = self._contacts.by_id.get(message["f"])
+        # Checked once: each node hears the same few addresses for days.
+        same = known is not None and known.destination == destination
+        if not isinstance(destination, str) or not (same or is_destination(destination)):
             self._parts.counters.add("dropped_unparsable")
             return
         if len(self._contacts.live) >= _MOST_PEERS and message["f"] not in self._contacts.live:
@@ -205,7 +229,7 @@ class Network:
                 udp_port=port,
             )
         if message.get("reply"):
-            self._greet(port, reply=False)
+            self._transmit(port, self._greetings[False])
 
     def _too_many(self, sender: str, kind: str) -> bool:
         limit = self._parts.config.sim.inbound_per_minute

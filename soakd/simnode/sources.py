@@ -94,7 +94,7 @@ class Sources:
             number = self._network.track(peer.kad_id, "publish", batch)
             self._note_sent("publish", number, batch)
             delay = self._latency(PUBLISH_LATENCY)
-            self._after(delay, peer, "publish", r=number, id=file_id, size=size)
+            self._network.send_later(delay, peer, "publish", r=number, id=file_id, size=size)
 
     def search(self, file_id: str, _size: int) -> None:
         """Ask the live nodes for sources of a file, once."""
@@ -108,8 +108,13 @@ class Sources:
             self._network.send(peer, "search", r=number, id=file_id)
 
     def _asked(self, what: str, batch: Batch, candidates: int) -> list[Contact]:
-        """Return whom a batch reaches; pacing drops the requests to all the others."""
-        peers = self._network.live()[:candidates]
+        """Return whom a batch reaches; pacing drops the requests to all the others.
+
+        That is every running node, even where the real program would take fewer candidates: what
+        was drawn for a publish shall happen, whichever two of many nodes publish and search.
+        """
+        peers = self._network.live()
+        candidates = max(candidates, len(peers))
         if not peers:  # one dead contact is asked in vain
             peers = [next(c for c in self._contacts.by_id.values() if c.version >= 4)]
         count = self._parts.counters.add
@@ -142,12 +147,6 @@ class Sources:
     def _latency(self, stream: int) -> float:
         sim = self._parts.config.sim
         return self._parts.dice.between(stream, sim.latency_min_secs, sim.latency_max_secs)
-
-    def _after(self, delay_s: float, peer: Contact, kind: str, **fields: Any) -> None:
-        if delay_s <= 0:
-            self._network.send(peer, kind, **fields)
-            return
-        self._parts.loop.later(delay_s, lambda: self._network.send(peer, kind, **fields))
 
     def _store(self, file_id: str, row: Row) -> bool:
         """Put a row into the table; say whether its source was new there."""
@@ -209,7 +208,9 @@ class Sources:
             return  # the simulated network loses the answer
         late = self._parts.config.sim.late_secs
         delay = late if fate == "late" else self._latency(ANSWER_LATENCY)
-        self._after(delay, peer, "search_res", r=message.get("r"), id=file_id, rows=rows)
+        self._network.send_later(
+            delay, peer, "search_res", r=message.get("r"), id=file_id, rows=rows
+        )
 
     def _found(self, peer: Contact, message: dict[str, Any]) -> None:
         tracked = self._network.match(peer, "search", message)

@@ -170,11 +170,11 @@ def free_tcp_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def free_udp_range() -> int:
-    """Return the first of four free UDP ports below the range of ephemeral ones."""
+def free_udp_range(count: int = 4) -> int:
+    """Return the first of so many free UDP ports below the range of ephemeral ones."""
     start = 20000 + os.getpid() % 900 * 8
-    for first in range(start, start + 8000, 4):
-        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
+    for first in range(start, start + 5000, count):
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
         try:
             for offset, sock in enumerate(sockets):
                 sock.bind(("127.0.0.1", first + offset))
