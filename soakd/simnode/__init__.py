@@ -4,7 +4,7 @@ It is staged and executed as `./rust-mule` from a node folder and behaves, as fa
 notice, like rust-mule 0.1.0: lock and token files, start-up order, HTTP API, status windows,
 signals, log lines, exit codes. There is no I2P and no Kademlia in it. Nodes of one simulated
 network find each other by UDP on 127.0.0.1, without any hub process: each takes the first free
-port of a range and greets the whole range now and then.
+port of a range, greets the whole range, and later a few ports of it at a time.
 
 What travels is real, what is lost is drawn: the publisher draws the fate of every publish from
 `seed` and its ordinal, so a soak of one publisher sees the same sequence of outcomes each time.
@@ -18,8 +18,8 @@ Every knob is a key of `[sim]` in `config.toml`; unknown ones are ignored like a
 
     network                 "soakd-sim"  only nodes with the same name hear each other
     udp_first_port          27800        the range of UDP ports ...
-    udp_ports               32           ... and its length: the most nodes that fit
-    beacon_secs             1.0          how often the range is greeted
+    udp_ports               64           ... and its length: the most nodes that fit
+    beacon_secs             1.0          how often: all of it three times, then four ports at a time
     seed                    1            of every drawn number
     warmup_secs             3.0          503 after the port opened (real node: at least 188)
     session_secs            0.0          port closed, as while the SAM session is being made
@@ -33,10 +33,18 @@ Every knob is a key of `[sim]` in `config.toml`; unknown ones are ignored like a
     latency_min_secs        0.05         how long a row or an answer travels, drawn between ...
     latency_max_secs        0.50         ... these two
     late_secs               25.0         how long a late answer travels
-    keyword_hit_rate        1.0          share of keyword publishes that others store
+    keyword_hit_rate        1.0          share of keyword publishes that others store and answer ...
+    keyword_late_rate       0.0          ... answer `late_secs` after the search ...
+    keyword_miss_rate       0.0          ... whose answers are lost; what is left to 1 stays local
+    keyword_outcomes        []           such as ["hit", "local"], in place of these rates
+    keyword_elsewhere       true         the publisher answers in the name of absent nodes, so that
+                                         two nodes are enough
+    tell_keyword_id         true         false: publish_keyword answers without the keyword's id
     sigint_miss_rate        0.1          share of SIGINTs lost in the service loop
     stop_secs               0.0          how long a noticed SIGINT takes to end the process
     seed_contacts           154          dead contacts in the built-in seed files
+    heard_contacts          0            how many of them count as live all the same ...
+    heard_after_secs        0.0          ... from so long after the service loop began
     inbound_per_minute      0            requests of one kind taken from one peer (real node: 30
                                          publishes; 0 = all, so that short waits keep the rates)
     session_loss_every_secs 0.0          lose the SAM session this long after each loop start
@@ -52,8 +60,11 @@ Nothing here imports the rest of soakd; `/usr/bin/python3 -I -S` of 3.11 runs it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a tenth of the time that a node takes to start
+    from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = ["install", "order"]
 

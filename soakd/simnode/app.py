@@ -10,6 +10,7 @@ import sys
 from soakd.simnode import config as configuration
 from soakd.simnode.api import Api
 from soakd.simnode.auth import Auth
+from soakd.simnode.clock import now
 from soakd.simnode.config import Config
 from soakd.simnode.contacts import Contacts, load
 from soakd.simnode.control import Control
@@ -112,6 +113,7 @@ def _session_made(parts: Parts, identity: Identity, control: Control) -> None:
     _serve(parts, control, Api(node).handle)
     for contact in load(config, tracing):
         if contact.version:
+            contact.seen_at = now()
             contacts.add(contact)
     kad.bootstrap()
 

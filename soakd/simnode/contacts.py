@@ -2,6 +2,7 @@
 
 Contacts out of files are dead in the simulation: nothing but greetings of running nodes makes a
 contact live, so a table of ~155 contacts with one or two live ones looks like the real network.
+The exception is strangers: contacts that are heard from and that take no part in anything else.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class Contacts:
     def __init__(self, own_id: str) -> None:
         self.own_id = own_id
         self.by_id: dict[str, Contact] = {}
-        self.live: dict[str, Contact] = {}
+        self.live: dict[str, Contact] = {}  # the simulated nodes among them
+        self._strangers: list[Contact] = []
 
     def add(self, contact: Contact) -> bool:
         """Add a contact unless it is known or oneself; say whether it was new."""
@@ -100,6 +102,18 @@ class Contacts:
         self.live[kad_id] = contact
         return new
 
+    def meet_strangers(self, count: int, now_s: float) -> None:
+        """Hear from the first `count` contacts that are no simulated nodes, from now on."""
+        dead = [contact for contact in self.by_id.values() if contact.address is None]
+        self._strangers = dead[:count]
+        self.hear_strangers(now_s)
+
+    def hear_strangers(self, now_s: float) -> None:
+        """Note that all strangers have just been heard from."""
+        for contact in self._strangers:
+            contact.heard_at = contact.seen_at = now_s
+            contact.failures = 0
+
     def usable(self, least_version: int, most: int) -> int:
         """Count the candidates for a batch."""
         return min(most, sum(1 for c in self.by_id.values() if c.version >= least_version))
@@ -109,8 +123,9 @@ class Contacts:
         levels = {f"peer_{name}": 0 for name in ("unknown", "verified", "stable", "unreliable")}
         for contact in self.by_id.values():
             levels[f"peer_{contact.health(now_s)}"] += 1
-        recent = [c for c in self.live.values() if now_s - (c.heard_at or 0.0) <= LIVE_WINDOW_S]
-        levels |= {"routing": len(self.by_id), "live": len(self.live), "live_10m": len(recent)}
+        heard = [c.heard_at for c in self.by_id.values() if c.heard_at is not None]
+        recent = sum(now_s - heard_at <= LIVE_WINDOW_S for heard_at in heard)
+        levels |= {"routing": len(self.by_id), "live": len(heard), "live_10m": recent}
         return levels
 
     def bucket_of(self, kad_id: str) -> int:

@@ -12,9 +12,12 @@ _MASK = (1 << 64) - 1
 
 Outcome = Literal["prestored", "hit", "late", "miss"]
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
+KeywordOutcome = Literal["hit", "late", "miss", "local"]
+KEYWORD_OUTCOMES: tuple[str, ...] = get_args(KeywordOutcome)
 
 # One stream per kind of decision: a change in the number of draws of one leaves the others alone.
 PUBLISH, PUBLISH_LATENCY, ANSWER_LATENCY, SIGINT, KEYWORD = range(1, 6)
+KEYWORD_LATENCY, KEYWORD_ANSWER_LATENCY = 6, 7
 
 
 def _mixed(value: int) -> int:
@@ -41,18 +44,44 @@ class Odds(NamedTuple):
     script: tuple[str, ...] = ()
 
 
+class KeywordOdds(NamedTuple):
+    """Shares of the outcomes of keyword publishes; what is left to 1 stays local."""
+
+    hit: float
+    late: float
+    miss: float
+    script: tuple[str, ...] = ()
+
+
 def outcome_of(odds: Odds, seed: int, ordinal: int) -> Outcome:
     """Return the fate of the publish number `ordinal`, counted from 0."""
-    if odds.script:
-        return cast("Outcome", odds.script[ordinal % len(odds.script)])
+    shares = (("prestored", odds.prestored), ("hit", odds.hit), ("late", odds.late))
     drawn = draw(seed, PUBLISH, ordinal)
-    if drawn < odds.prestored:
-        return "prestored"
-    if drawn < odds.prestored + odds.hit:
-        return "hit"
-    if drawn < odds.prestored + odds.hit + odds.late:
-        return "late"
-    return "miss"
+    return cast("Outcome", _chosen(shares, "miss", odds.script, ordinal, drawn))
+
+
+def keyword_outcome_of(odds: KeywordOdds, seed: int, ordinal: int) -> KeywordOutcome:
+    """Return the fate of the keyword publish number `ordinal`, counted from 0."""
+    shares = (("hit", odds.hit), ("late", odds.late), ("miss", odds.miss))
+    drawn = draw(seed, KEYWORD, ordinal)
+    return cast("KeywordOutcome", _chosen(shares, "local", odds.script, ordinal, drawn))
+
+
+def _chosen(
+    shares: tuple[tuple[str, float], ...],
+    rest: str,
+    script: tuple[str, ...],
+    ordinal: int,
+    drawn: float,
+) -> str:
+    if script:
+        return script[ordinal % len(script)]
+    reached = 0.0
+    for name, share in shares:
+        reached += share
+        if drawn < reached:
+            return name
+    return rest
 
 
 class Dice:
@@ -81,3 +110,7 @@ class Dice:
     def outcome(self, odds: Odds) -> Outcome:
         """Draw the fate of the next publish."""
         return outcome_of(odds, self._seed, self.next_ordinal(PUBLISH))
+
+    def keyword_outcome(self, odds: KeywordOdds) -> KeywordOutcome:
+        """Draw the fate of the next keyword publish."""
+        return keyword_outcome_of(odds, self._seed, self.next_ordinal(KEYWORD))

@@ -11,7 +11,7 @@ from soakd.simnode.commands import CommandQueue
 from soakd.simnode.contacts import Contact, Contacts
 from soakd.simnode.exchange import compact
 from soakd.simnode.fate import SIGINT
-from soakd.simnode.keywords import BATCH_EVERY_S, Keywords
+from soakd.simnode.keywords import Keywords
 from soakd.simnode.loop import Timer
 from soakd.simnode.network import Network, Parts
 from soakd.simnode.sources import Sources
@@ -79,14 +79,15 @@ class Kad:
         parts.loop.on_signal(signal.SIGINT, self._interrupted)
         kad = parts.config.values["kad"]
         for least, key, call in (
-            (1, "service_crawl_every_secs", self._crawl),
+            (1, "service_crawl_every_secs", self.look_up),
             (1, "service_hello_every_secs", self._hello),
-            (1, "service_maintenance_every_secs", self._network.sweep),
+            (1, "service_maintenance_every_secs", self._maintain),
             (5, "service_persist_every_secs", self.persist),
         ):
             parts.loop.every(max(least, kad[key]), self._in_loop(call))
-        parts.loop.every(BATCH_EVERY_S, self._in_loop(self._keywords.maintain))
-        window = parts.config.sim.status_every_secs or max(5, kad["service_status_every_secs"])
+        sim = parts.config.sim
+        parts.loop.later(sim.heard_after_secs, self._meet_strangers)
+        window = sim.status_every_secs or max(5, kad["service_status_every_secs"])
         parts.loop.every(max(0.02, window), self._in_loop(self._take_snapshot))
         self._enter_loop()
 
@@ -97,6 +98,7 @@ class Kad:
         parts = self._parts
         self.phase = Phase.LOOP
         self._network.session_lost = False
+        self._network.greet_all()
         self._started = now()
         self.persist()
         parts.tracing.info("kad::service", "kad service started")
@@ -135,6 +137,7 @@ class Kad:
         if self.phase is Phase.STALLED:
             self.phase = Phase.LOOP
             self._network.session_lost = False
+            self._network.greet_all()
             self.commands.resume()
 
     def _leave_loop(self, phase: Phase) -> bool:
@@ -201,7 +204,15 @@ class Kad:
         for call in list(self.on_snapshot):
             call(self.snapshot)
 
-    def _crawl(self) -> None:
+    def _meet_strangers(self) -> None:
+        self._contacts.meet_strangers(self._parts.config.sim.heard_contacts, now())
+
+    def _maintain(self) -> None:
+        self._network.sweep()
+        self._keywords.maintain()
+        self._contacts.hear_strangers(now())
+
+    def look_up(self) -> None:
         """Send lookups: live nodes first, then the contact that waited longest."""
         moment, count = now(), self._parts.counters.add
         kad = self._parts.config.values["kad"]

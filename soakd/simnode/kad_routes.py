@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from soakd.simnode.clock import now
 from soakd.simnode.contacts import Contact
 from soakd.simnode.exchange import ApiError, Response, failure, success
-from soakd.simnode.keywords import Keyword, keyword_of
+from soakd.simnode.keyword_jobs import Keyword, keyword_of
 from soakd.simnode.node import Node
 from soakd.simnode.routes import Call, Route, checked_id, field
 
@@ -29,6 +29,12 @@ def _queued(keyword: Keyword) -> Response:
     return success({"queued": True, "keyword": keyword.word, "keyword_id_hex": keyword.keyword_id})
 
 
+def _published_answer(node: Node, keyword: Keyword) -> Response:
+    if node.parts.config.sim.tell_keyword_id:
+        return _queued(keyword)
+    return success({"queued": True})  # as an older version answers
+
+
 def _publish_keyword(node: Node, call: Call) -> None:
     body = call.body()
     keyword = _keyword(body)
@@ -42,7 +48,7 @@ def _publish_keyword(node: Node, call: Call) -> None:
     node.kad.commands.post(
         call.exchange,
         lambda: node.keywords.publish(keyword.keyword_id, hit),
-        _queued(keyword),
+        _published_answer(node, keyword),
     )
 
 
@@ -125,7 +131,7 @@ def _peer(contact: Contact) -> dict[str, Any]:
         "udp_key_ip": 0,
         "failures": contact.failures,
         "peer_agent": None if contact.address is None else _AGENT,
-        "last_seen_secs_ago": _ago(contact.seen_at) or 0,
+        "last_seen_secs_ago": int(now() - contact.seen_at),
         "last_inbound_secs_ago": _ago(contact.heard_at),
         "last_queried_secs_ago": _ago(contact.queried_at),
         "last_bootstrap_secs_ago": None,
@@ -171,7 +177,9 @@ def _routing_buckets(node: Node, call: Call) -> None:
             verified = sum(contact.verified for contact in bucket)
             counts = {"index": index, "count": len(bucket), "verified": verified}
             rest = {"unverified": len(bucket) - verified, **_ages(bucket)}
-            idle = {"last_activity_secs_ago": None, "last_refresh_secs_ago": None}
+            # Nothing is refreshed here, so the latest word of a contact is the last activity.
+            activity = rest["last_inbound_min_secs"]
+            idle = {"last_activity_secs_ago": activity, "last_refresh_secs_ago": None}
             rows.append({**counts, **rest, **idle})
         return success({"buckets": rows})
 
@@ -207,6 +215,7 @@ def _lookup_once(node: Node, call: Call) -> None:
     target = node.contacts.own_id if wanted is None else checked_id(wanted)
 
     def looked_up() -> Response:
+        node.kad.look_up()
         node.parts.tracing.info(
             "kad::service", "lookup finished", event="lookup_debug_finished", target=target
         )

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from soakd.simnode.fate import PUBLISH, Dice, Odds, draw, outcome_of
+from soakd.simnode.fate import (
+    PUBLISH,
+    Dice,
+    KeywordOdds,
+    Odds,
+    draw,
+    keyword_outcome_of,
+    outcome_of,
+)
 
 ODDS = Odds(prestored=0.05, hit=0.80, late=0.05)
 
@@ -53,3 +61,22 @@ def test_a_drawn_latency_lies_between_its_bounds() -> None:
     dice = Dice(1)
     assert all(2.0 <= dice.between(1, 2.0, 3.0) < 3.0 for _ in range(100))
     assert dice.between(1, 2.0, 1.0) == 2.0
+
+
+def test_keyword_outcomes_follow_their_own_rates() -> None:
+    """What is left to 1 stays on the publisher."""
+    odds = KeywordOdds(hit=0.70, late=0.10, miss=0.15)
+    counts = Counter(keyword_outcome_of(odds, 1, k) for k in range(20_000))
+    shares = {name: round(count / 20_000, 2) for name, count in counts.items()}
+    assert shares == {"hit": 0.70, "late": 0.10, "miss": 0.15, "local": 0.05}
+
+
+def test_keyword_outcomes_have_a_script_and_a_stream_of_their_own() -> None:
+    """Publishing sources in between leaves them alone, and the other way round."""
+    odds = KeywordOdds(1.0, 0.0, 0.0, ("local", "miss", "late"))
+    dice = Dice(1)
+    drawn = []
+    for _ in range(4):
+        dice.outcome(ODDS)
+        drawn.append(dice.keyword_outcome(odds))
+    assert drawn == ["local", "miss", "late", "local"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from soakd.simnode.keywords import keyword_of
+from soakd.simnode.keyword_jobs import keyword_of
 from soakd.simnode.md4 import md4_hex
 
 
