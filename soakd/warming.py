@@ -1,7 +1,7 @@
 """Between ready nodes and the first round: the conditions of the plan's warm-up.
 
-What the samples come to is decided by `core.warmup`; how long it may take by the run's state, whose
-time-out ends this. A self-test looks at all nodes before and behind it.
+What the samples come to is decided by `core.warmup`. A self-test looks at all nodes before and
+behind it, in time of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from soakd.core import rows, warmup
+from soakd.core import rows, run_state, warmup
 from soakd.core.errors import SoakError
 from soakd.core.flows import SELFTEST
 from soakd.core.plan import Plan
@@ -32,8 +32,8 @@ class Warmer:
         self._nodes = nodes
         self._records = records
 
-    async def run(self, show: Callable[[], None]) -> None:
-        """Returns when all conditions have held in as many samples as the plan wants.
+    async def run(self, show: Callable[[], None]) -> run_state.Warmed | run_state.NotWarm:
+        """Returns whether all conditions have held in as many samples as the plan wants.
 
         Args:
             show: called after each sample.
@@ -42,9 +42,15 @@ class Warmer:
         if self._plan.scenario == SELFTEST:
             looks = Looks(self._plan, self._nodes, self)
             await looks.before_warmup()
-        await self._wait(show)
+        timeout_s = self._plan.warmup_timeout_s
+        with trio.move_on_after(timeout_s) as scope:
+            await self._wait(show)
         if looks is not None:
             await looks.after_warmup()
+        if not scope.cancelled_caught:
+            return run_state.Warmed()
+        seen = f"; the last sample: {self.last_sample}" if self.last_sample else ""
+        return run_state.NotWarm(f"the nodes were not warm after {timeout_s:g} s{seen}")
 
     async def _wait(self, show: Callable[[], None]) -> None:
         plan, began_s = self._plan, boot_now()

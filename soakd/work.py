@@ -25,7 +25,7 @@ from soakd.core.section import Section
 from soakd.core.stats import counters_to_dict
 from soakd.crew import Crew
 from soakd.drivers import registry
-from soakd.edge.clock import boot_id, boot_now, sleep_until_boot, wall_now
+from soakd.edge.clock import boot_id, boot_now, wall_now
 from soakd.edge.journal import RunFolder
 from soakd.edge.peers import Account
 from soakd.edge.shim_client import ShimLost, read_last_words
@@ -132,7 +132,7 @@ class Work:
             ready = run_state.AllReady() if hopeless is None else run_state.Failed(hopeless)
             state = await self._owner.tell(ready)
         if isinstance(state, run_state.Warming):
-            state = await self._warm_up(state)
+            state = await self._warm_up()
         if isinstance(state, run_state.Running):
             await self._play_rounds(state)
 
@@ -303,16 +303,13 @@ class Work:
 
     # -- measuring -----------------------------------------------------------------------------
 
-    async def _warm_up(self, warming: run_state.Warming) -> run_state.State:
+    async def _warm_up(self) -> run_state.State:
         """Waits until the nodes are warm or time is up; returns the run's state then."""
         warmer = self._warmer = Warmer(self._plan, self._fleet.live, self._written())
-        with trio.move_on_after(max(0.0, warming.until_s - boot_now())) as scope:
-            await warmer.run(self._owner.progress)
-        if not scope.cancelled_caught:
-            return await self._owner.tell(run_state.Warmed())
-        await sleep_until_boot(warming.until_s)
-        self._observer.event("not_warm", None, {"text": warmer.last_sample})
-        return await self._owner.tell(run_state.TimedOut(warmer.last_sample))
+        came = await warmer.run(self._owner.progress)
+        if isinstance(came, run_state.NotWarm):
+            self._observer.event("not_warm", None, {"text": came.text})
+        return await self._owner.tell(came)
 
     def _section(self) -> Section:
         """What is measured."""

@@ -26,6 +26,7 @@ from soakd.core.run_types import (
     Finished,
     LadderDone,
     NodeExited,
+    NotWarm,
     Queued,
     RoundsDone,
     Running,
@@ -60,6 +61,7 @@ __all__ = [
     "LadderDone",
     "Limits",
     "NodeExited",
+    "NotWarm",
     "Queued",
     "RoundsDone",
     "Running",
@@ -266,10 +268,10 @@ def _onward(
             return Starting(now_s + limits.ready_s)
         case Starting(), AllReady():
             return Warming(now_s + limits.warmup_s)
-        case Warming(), Warmed() | TimedOut():
+        case Warming(), Warmed() | NotWarm() | TimedOut():
             return _after_warmup(event, now_s, limits)
-        case Running(), Warmed():
-            # The last sample and the time-out came at once: the time-out was first.
+        case Running(), Warmed() | NotWarm():
+            # The last sample and the state's own time-out came at once: the time-out was first.
             return state
         case Starting() | Warming() | Running(), NodeExited(node=node, text=text):
             return Stopping("failed", Cause("node_exited", text, node), until_s)
@@ -283,11 +285,14 @@ def _onward(
             raise IllegalTransition(state, event)
 
 
-def _after_warmup(event: Warmed | TimedOut, now_s: float, limits: Limits) -> State:
-    if isinstance(event, TimedOut) and limits.needs_warmth:
-        return Stopping("completed", _cold(limits, event.detail), now_s + limits.stopping_s)
-    # Out of patience is no reason to end: the rounds are marked and judged apart.
-    return _running(now_s, limits, cold=isinstance(event, TimedOut))
+def _after_warmup(
+    event: Warmed | NotWarm | TimedOut, now_s: float, limits: Limits
+) -> Running | Stopping:
+    if isinstance(event, Warmed) or not limits.needs_warmth:
+        # Out of patience is no reason to end: the rounds are marked and judged apart.
+        return _running(now_s, limits, cold=not isinstance(event, Warmed))
+    text = event.text if isinstance(event, NotWarm) else "the warm-up took too long"
+    return Stopping("completed", Cause(WARMUP_TIMEOUT, text), now_s + limits.stopping_s)
 
 
 def _from_stopping(state: Stopping, event: Event) -> State:
@@ -315,11 +320,6 @@ def _finished(result: Result, cause: Cause) -> Finished:
 
 def _stopped_by(who: str) -> Cause:
     return Cause("stop_asked", f"stopped by {who}")
-
-
-def _cold(limits: Limits, detail: str) -> Cause:
-    text = f"the nodes were not warm after {limits.warmup_s:g} s"
-    return Cause(WARMUP_TIMEOUT, text + (f"; the last sample: {detail}" if detail else ""))
 
 
 def _overdue(state: Staging | Starting | Running, limits: Limits, detail: str) -> Cause:

@@ -98,6 +98,13 @@ class Warmed:
 
 
 @dataclass(frozen=True, slots=True)
+class NotWarm:
+    """The warm-up conditions did not hold in the plan's time; `text` says what was seen last."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineReached:
     """The deadline is past and no round is under way any more."""
 
@@ -163,6 +170,7 @@ Event: TypeAlias = (
     | Staged
     | AllReady
     | Warmed
+    | NotWarm
     | DeadlineReached
     | RoundsDone
     | StopAsked

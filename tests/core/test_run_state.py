@@ -24,6 +24,7 @@ from soakd.core.run_state import (
     LadderDone,
     Limits,
     NodeExited,
+    NotWarm,
     Queued,
     RoundsDone,
     Running,
@@ -63,6 +64,7 @@ EVENTS: list[Event] = [
     Staged(),
     AllReady(),
     Warmed(),
+    NotWarm("not warm"),
     DeadlineReached(),
     RoundsDone(),
     StopAsked("alice"),
@@ -91,6 +93,7 @@ LEGAL: dict[str, dict[str, str]] = {
     },
     "warming": {
         "Warmed": "running",
+        "NotWarm": "running",
         "Extended": "warming",
         "TimedOut": "running",
         "NodeExited": "stopping",
@@ -100,6 +103,7 @@ LEGAL: dict[str, dict[str, str]] = {
         "DeadlineReached": "stopping",
         "RoundsDone": "stopping",
         "Warmed": "running",
+        "NotWarm": "running",
         "Extended": "running",
         "NodeExited": "stopping",
         "TimedOut": "stopping",
@@ -211,12 +215,11 @@ def test_a_run_by_rounds_has_no_deadline_but_an_end() -> None:
 def test_a_run_that_wants_no_cold_rounds_ends_when_the_warm_up_is_over() -> None:
     """Nobody is to blame: the result is `completed`, the cause says what was seen last."""
     limits = replace(LIMITS, needs_warmth=True)
-    ended = run_state.advance(Warming(10.0), TimedOut("A live=0"), 100.0, limits)
-    text = "the nodes were not warm after 90 s; the last sample: A live=0"
-    assert ended == Stopping("completed", Cause("warmup_timeout", text), 125.0)
-    bare = run_state.advance(Warming(10.0), TimedOut(), 100.0, limits)
-    assert isinstance(bare, Stopping)
-    assert bare.cause == Cause("warmup_timeout", "the nodes were not warm after 90 s")
+    ended = run_state.advance(Warming(10.0), NotWarm("A live=0"), 100.0, limits)
+    assert ended == Stopping("completed", Cause("warmup_timeout", "A live=0"), 125.0)
+    hung = run_state.advance(Warming(10.0), TimedOut(), 100.0, limits)
+    text = "the warm-up took too long"
+    assert hung == Stopping("completed", Cause("warmup_timeout", text), 125.0)
     assert isinstance(run_state.advance(Warming(10.0), Warmed(), 1.0, limits), Running)
     plan = make_plan(warmup=["live > 0"], warmup_on_timeout="end")
     assert Limits.of(plan).needs_warmth

@@ -35,6 +35,10 @@ def loaded(tmp_path: Path, text: str) -> str:
         ("[sim]\nhit_rate = 1.5", "LoadConfig(ParseToml { path: "),
         ("[sim]\nhit_rate = 0.9\nlate_rate = 0.9", "LoadConfig(ParseToml { path: "),
         ("[sim]\noutcomes = ['luck']", "LoadConfig(ParseToml { path: "),
+        ("[sim]\nkeyword_late_rate = 0.1", "LoadConfig(ParseToml { path: "),
+        ("[sim]\nkeyword_outcomes = ['prestored']", "LoadConfig(ParseToml { path: "),
+        ("[sim]\nkeyword_elsewhere = 1", "LoadConfig(ParseToml { path: "),
+        ("[sim]\nnetwork = 1", "LoadConfig(ParseToml { path: "),
         ("[sim]\nudp_first_port = 80", "LoadConfig(ParseToml { path: "),
         ("[sam]\nport = 0", "InvalidConfig(InvalidSamPort(0))"),
         ("[sam]\nsession_name = ' '", 'InvalidConfig(InvalidSessionName(" "))'),
@@ -96,3 +100,15 @@ def test_whole_numbers_are_good_for_fractional_knobs(tmp_path: Path) -> None:
     path.write_text("[sim]\nwarmup_secs = 2\noutcomes = ['hit']\n")
     sim = load(str(path)).sim
     assert (sim.warmup_secs, sim.outcomes) == (2, ("hit",))
+
+
+def test_keyword_knobs_are_read_like_those_of_sources(tmp_path: Path) -> None:
+    """Rates that fit together, a script of their own outcomes, and two switches."""
+    path = tmp_path / "config.toml"
+    path.write_text(
+        "[sim]\nkeyword_hit_rate = 0.5\nkeyword_late_rate = 0.25\nkeyword_miss_rate = 0.25\n"
+        "keyword_outcomes = ['local', 'hit']\nkeyword_elsewhere = false\ntell_keyword_id = false\n"
+    )
+    sim = load(str(path)).sim
+    assert sim.keyword_odds == (0.5, 0.25, 0.25, ("local", "hit"))
+    assert (sim.keyword_elsewhere, sim.tell_keyword_id) == (False, False)
