@@ -207,10 +207,10 @@ class Box:
 
     # -- soakctl -------------------------------------------------------------------------------
 
-    def ctl(self, *args: str, status: int = 0, **popen: Any) -> Done:
+    def ctl(self, *args: str, status: int = 0, guard_s: float = STOP_GUARD_S, **popen: Any) -> Done:
         """Run soakctl to its end, which must come with this exit status."""
         with self.ctl_spawn(*args, **popen) as process:
-            out, err = process.communicate(timeout=STOP_GUARD_S)
+            out, err = process.communicate(timeout=guard_s)
         done = Done(out, err, process.returncode)
         assert done.status == status, f"soakctl {args}: {done}"
         assert "Traceback" not in done.err
