@@ -15,7 +15,7 @@ from soakd.core.plan import parse_plan, plan_to_dict
 
 _OTHERS = (
     "DURATION", "--rounds", "--label", "--plan", "--set", "--latest", "--keep-config", "--gate",
-    "--node-env", "--ports", "--scenario",
+    "--node-env", "--ports", "--scenario", "--no-rounds",
 )  # fmt: skip
 
 

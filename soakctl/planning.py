@@ -49,6 +49,7 @@ def start_requests(session: Session, options: argparse.Namespace) -> Requests:
         "duration_s": options.duration,
         "rounds": options.rounds,
         "scenario": options.scenario,
+        "no_rounds": options.no_rounds or None,
     }
     if options.plan is None:
         return Requests([environment_request(session, flags)])

@@ -29,7 +29,8 @@ _LABEL_WIDTH = 10
 
 def status_lines(status: Status, *, colours: bool, with_edits: bool = True) -> list[str]:
     """Gives the whole picture of a run; a result that was waited for needs no list of edits."""
-    facts = [*_when(status), *_measured(status), *_nodes(status), *_troubles(status)]
+    facts = [*_when(status), *_measured(status), *_soaks(status), *_nodes(status)]
+    facts += _troubles(status)
     if with_edits:
         facts += [("edited", safe(edit)) for edit in status.get("edits") or ()]
     lines = [headline(status, colours=colours)]
@@ -54,6 +55,8 @@ def headline(status: Status, *, colours: bool) -> str:
         parts.append(f"{number}{safe(status['phase'])}")
     if status.get("remaining_s") is not None and state == "running":
         parts.append(f"{duration(status['remaining_s'])} left")
+    if status.get("kept") and state == "running" and not status.get("soak"):
+        parts.append(f"nodes kept: soakctl soak {safe(status.get('id'))}")
     if status.get("reason"):
         parts.append(f"waits for: {safe(status['reason'])}")
     if status.get("link") in ("lost", "unknown"):
@@ -110,6 +113,22 @@ def _measured(status: Status) -> list[tuple[str, str]]:
     if prestored:
         searched = rate(status.get("search_hit_rate"))
         facts.append(("", f"search alone {searched}; {prestored} stored there before the search"))
+    return facts
+
+
+def _soaks(status: Status) -> list[tuple[str, str]]:
+    """What kept nodes were used for, and are used for now."""
+    facts = []
+    for soak in status.get("soaks") or ():
+        counts, verdict = outcomes(soak.get("rounds") or {}), safe(soak.get("verdict"))
+        text = f"{safe(soak.get('scenario'))}, {counts}, {verdict}"
+        facts.append((f"soak {soak.get('number')}", text))
+    now = status.get("soak")
+    if now and status.get("state") == "running":
+        wanted = f" of {now['rounds_wanted']}" if now.get("rounds_wanted") else ""
+        done = (status.get("rounds") or {}).get("total", 0) - now.get("first_round", 1) + 1
+        text = f"{safe(now.get('scenario'))}, {done}{wanted} rounds, under way"
+        facts.append((f"soak {now.get('number')}", text))
     return facts
 
 

@@ -18,6 +18,8 @@ from soakctl.shapes import Event, Status
 TICK_S = 1.0
 RECONNECT_S = 60.0
 _RETRY_EVERY_S = 1.0
+# Events whose data are a whole status.
+_WITH_STATUS = ("state", "progress", "end")
 
 
 class Display(Protocol):
@@ -61,6 +63,7 @@ class Follower:
         timeout_s: give up after so long (the run goes on).
         ask: called once, when the watch is known to be open: what `stop` asks for then.
         reconnect: wait for a soakd that went away.
+        until: whether a status is what is waited for; a finished run always is.
     """
 
     def __init__(
@@ -71,11 +74,13 @@ class Follower:
         timeout_s: float | None = None,
         ask: Callable[[Client, str], None] | None = None,
         reconnect: bool = True,
+        until: Callable[[Status], bool] | None = None,
     ) -> None:
         self._session = session
         self._display = display
         self._ask = ask
         self._reconnects = reconnect
+        self._until = until
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._run_id: str | None = None
@@ -112,7 +117,7 @@ class Follower:
         status = client.call("run.status", {"run": self._run_id})
         self._run_id = str(status["id"])
         self._display.begin(status)
-        if status.get("state") == "finished":
+        if self._is_end(status):
             return status
         for event in client.stream("run.watch", {"run": self._run_id}, tick_s=TICK_S):
             # Whatever comes first, event or tick, the watch is open by then.
@@ -123,15 +128,19 @@ class Follower:
                 continue
             self._mourning = False
             self._display.show(event)
-            final = event.get("data") or {}
-            if event.get("kind") == "end" and final.get("state") == "finished":
-                return dict(final)
+            if event.get("kind") in _WITH_STATUS and self._is_end(event.get("data") or {}):
+                return dict(event.get("data") or {})
             self._check_time()
         status = client.call("run.status", {"run": self._run_id})
-        if status.get("state") != "finished":
+        if not self._is_end(status):
             # A soakd that leaves for a restart ends its watches, not its runs.
             raise ConnectionLost("cannot go on: soakd ended the watch")
         return status
+
+    def _is_end(self, status: Status) -> bool:
+        if status.get("state") == "finished":
+            return True
+        return self._until is not None and self._until(status)
 
     def _ask_once(self, client: Client) -> None:
         ask, self._ask = self._ask, None

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from soakd import moves
+from soakd import moves, soaking
 from soakd.core import queue, run_state
 from soakd.core.errors import UserError
 from soakd.core.plan import Plan, parse_plan, plan_to_dict
@@ -228,6 +228,26 @@ class Desk:
             "applied": not dry_run,
             "effect": effect,
         }
+
+    async def soak(self, run_id: int, keys: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
+        """Asks kept nodes for rounds; returns a SoakResult.
+
+        Args:
+            run_id: a run with `no_rounds`.
+            keys: what is measured, by key of the plan.
+            peer: who wants it.
+
+        Raises:
+            UserError: `bad_plan`, or `refused`: its nodes are not kept, not ready, or busy.
+        """
+        run = self._live.get(run_id)
+        if run is None:
+            name = run_name(run_id)
+            state = QUEUED if run_id in self._waiting.entries else FINISHED
+            why = "wait for its nodes: soakctl wait" if state == QUEUED else "start other nodes"
+            more = f" {name} --for ready" if state == QUEUED else ""
+            raise UserError("refused", f"cannot soak {name}: it is {state}; {why}{more}")
+        return await soaking.ask(run, keys, peer.uid)
 
     def _extendable(self, run_id: int) -> Plan:
         run, entry = self._live.get(run_id), self._waiting.entries.get(run_id)

@@ -59,12 +59,14 @@ class Ending:
         records = self._observer.records
         if records is None:
             return
-        if stopping.result == "stopped":
+        cause = stopping.cause
+        # Kept nodes that idle are stopped too, and what was measured on them is whole.
+        if cause is not None and cause.code == "stop_asked":
             records.marker(rows.runner_stop_requested())
             records.marker(rows.stop_marker())
             records.soak_log("stop requested")
-        elif stopping.cause is not None:
-            records.marker(rows.error(stopping.cause.text))
+        elif cause is not None:
+            records.marker(rows.error(cause.text))
         records.marker(rows.soak_finished(records.last_round))
         records.marker(rows.node_stop_requested())
 

@@ -17,6 +17,7 @@ from soakd.core.plan import Plan, parse_plan, plan_to_dict
 from soakd.edge.clock import boot_id, boot_now, rfc3339, wall_now
 from soakd.edge.store import LeaseTaken, RunRow
 from soakd.host import Host
+from soakd.keeping import without_gates
 from soakd.log import get_logger
 from soakd.observer import Observer
 from soakd.view import from_row, run_name
@@ -170,7 +171,7 @@ class Ledger:
             columns |= self._work.checkpoint()
             self.base |= {"remaining_s": None, "round": records.last_round or None}
             summary = self.base | self._observer.status()
-            summary |= {"rung": None, "gates": self._observer.gates}
+            summary |= {"rung": None, "gates": self._observer.gates, "soaks": records.soaks}
             try:
                 await records.write_json("run.json", summary)
                 await records.state_file(RUNNER_STATES[end.result])
@@ -182,5 +183,7 @@ class Ledger:
     def _measured(self) -> str:
         facts = {"deadline_at": self.base.get("deadline_at")}
         facts |= {"simulation": self._observer.simulation, "notes": self._observer.notes}
+        records = self._work.records
+        facts["soaks"] = [] if records is None else list(map(without_gates, records.soaks))
         facts |= {"span": self._observer.span, "disk_bytes": self.written_bytes}
         return json.dumps(facts)

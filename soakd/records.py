@@ -36,6 +36,7 @@ EVENTS = "logs/events.ndjson"
 RESOURCES = "logs/resources.ndjson"
 ANSWERS = "logs/answers.ndjson"
 RUNNER_STATE = "runner.state"
+MAX_SOAKS = 1000
 BLOCK_BYTES = 512
 """Unit of `st_blocks`, whatever the file system."""
 
@@ -64,6 +65,10 @@ class Records:
             self.series.round(json.loads(line.decode("utf-8", "replace")))
         for sample in _maps(folder, RESOURCES):
             self.series.resources(sample)
+        self.part: Series | None = None
+        """The sums of the soak under way on kept nodes."""
+        self.soaks: list[dict[str, Any]] = []
+        """The soaks on kept nodes that have ended."""
         self.panics = 0
         self.errors = RoundErrors()
         self._events = 0
@@ -75,6 +80,20 @@ class Records:
     def counters(self) -> Counters:
         """All rounds by outcome."""
         return self.series.rounds.counters
+
+    def begin_part(self, number: int, windows_s: Iterable[float]) -> bool:
+        """Sums up the rounds of a soak on kept nodes apart, those that are recorded already too.
+
+        Returns:
+            Whether one of these was cold.
+        """
+        self.part, is_cold = Series(windows_s), False
+        for line in self.folder.read_lines(ROUNDS):
+            record = json.loads(line.decode("utf-8", "replace"))
+            if record.get("measurement") == str(number):
+                self.part.round(record)
+                is_cold = is_cold or bool(record.get("cold"))
+        return is_cold
 
     def marker(self, text: str) -> None:
         """One line of `runner.log`, with its time as the scripts wrote it."""
@@ -124,6 +143,8 @@ class Records:
         record = {"at": rfc3339(wall_now()), "node": node, **sample}
         self.folder.append(RESOURCES, _line(record))
         self.series.resources(record)
+        if self.part is not None:
+            self.part.resources(record)
         self._tell()
 
     async def round(self, result: RoundResult, publisher_id: str | None) -> None:
@@ -243,6 +264,8 @@ class Records:
         """Counts an event, new or of an earlier soakd."""
         self._events += 1
         kind, node, data = event.get("kind"), event.get("node"), event.get("data") or {}
+        if kind == "soak_ended" and len(self.soaks) < MAX_SOAKS:
+            self.soaks.append(dict(data))
         is_panic = kind == "panic"
         if is_panic:
             self.panics += 1 + data.get("untold", 0)
@@ -255,6 +278,8 @@ class Records:
 
     def _count(self, record: Mapping[str, Any]) -> None:
         self.series.round(record)
+        if self.part is not None:
+            self.part.round(record)
         self.last_round = record["round"]
         self._tell()
 

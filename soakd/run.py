@@ -60,6 +60,8 @@ class Run:
         self.plan = plan
         self.hub = hub
         self.state: run_state.State = run_state.Queued()
+        self.soak_turn = trio.Lock()
+        """Whoever asks kept nodes for rounds has it."""
         self.settled = trio.Event()
         """The run's present is known: a slot was granted, or an earlier soakd's run taken over."""
         self._limits = Limits.of(plan)
@@ -103,9 +105,7 @@ class Run:
             "state": run_state.name(state),
             "remaining_s": self._remaining_s(),
             "cause": None if cause is None else cause.to_dict(),
-            "phase": self.work.phase if isinstance(state, run_state.Running) else None,
-            "round": self.work.round_number,
-            "flow": self.work.flow,
+            **self.work.measuring.status(state),
             **self.observer.status(),
         }
         if not self.is_over:
@@ -304,6 +304,8 @@ class Run:
 
     def _enter(self, new: run_state.State, event: run_state.Event) -> None:
         self.state = new
+        if isinstance(event, run_state.SoakAsked) and isinstance(new, run_state.Running):
+            self.work.measuring.ask(event.soak)
         if isinstance(event, run_state.Extended):
             self.plan = moves.longer(self.plan, event.by_s)
             self._limits = Limits.of(self.plan)
@@ -353,8 +355,8 @@ class Run:
         assert isinstance(self.state, run_state.Stopping)
         stopping = self.state
         self.observer.ending()
-        self.work.cut(moves.interruption(stopping))
-        if self.work.is_measuring:
+        self.work.measuring.cut(moves.interruption(stopping))
+        if self.work.measuring.playing is not None:
             with trio.move_on_after(CUT_ROUND_S):
                 await self._work_done.wait()
         self._work_scope.cancel()

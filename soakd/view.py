@@ -68,6 +68,9 @@ def from_row(
         "run_tag": plan.run_tag,
         "round": row.last_round or None,
         "flow": None,
+        "kept": plan.no_rounds,
+        "soak": None,
+        "soaks": measured.get("soaks", []),
         "deadline_at": measured.get("deadline_at"),
         "notes": measured.get("notes", []),
     }

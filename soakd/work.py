@@ -15,13 +15,11 @@ from typing import Any, Protocol
 import trio
 
 from soakd.abort_gates import AbortGates
-from soakd.core import rows, run_state
+from soakd.core import run_state
 from soakd.core.errors import HostError, SoakError
 from soakd.core.gates import windows_of
 from soakd.core.model import Cause
 from soakd.core.plan import Plan
-from soakd.core.rounds import Cut, NodeDown
-from soakd.core.section import Section
 from soakd.core.stats import counters_to_dict
 from soakd.crew import Crew
 from soakd.drivers import registry
@@ -32,7 +30,7 @@ from soakd.edge.shim_client import ShimLost, read_last_words
 from soakd.edge.store import RunRow
 from soakd.fleet import Fleet
 from soakd.host import Host
-from soakd.measure import Measure
+from soakd.measuring import Measuring, section_of
 from soakd.observer import ASKED, Observer
 from soakd.records import Records, last_sign_of_life
 from soakd.view import run_name
@@ -73,7 +71,7 @@ class Owner(Protocol):
 
 
 class Work:
-    """The work of one run; `run` does it, `cut` ends its rounds early."""
+    """The work of one run; `run` does it, `measuring` are its rounds."""
 
     def __init__(self, owner: Owner, host: Host, run_id: int, observer: Observer) -> None:
         """Nothing is touched before `run`."""
@@ -86,30 +84,9 @@ class Work:
         self._id = run_id
         self._observer = observer
         self._folder: RunFolder | None = None
-        self._measure: Measure | None = None
+        self.measuring = Measuring(owner, observer, self.store_checkpoint)
         self._warmer: Warmer | None = None
         self._begun = False
-        self._cut: Cut | NodeDown | None = None
-
-    @property
-    def is_measuring(self) -> bool:
-        """Whether rounds are being played: they are cut, everything else is cancelled."""
-        return self._measure is not None
-
-    @property
-    def phase(self) -> str | None:
-        """Step of the round under way."""
-        return None if self._measure is None else self._measure.phase
-
-    @property
-    def round_number(self) -> int | None:
-        """The round under way, or the last one."""
-        return None if self._measure is None else self._measure.round_number
-
-    @property
-    def flow(self) -> str | None:
-        """What that round is about."""
-        return None if self._measure is None else self._measure.flow
 
     @property
     def last_answers(self) -> str:
@@ -134,7 +111,7 @@ class Work:
         if isinstance(state, run_state.Warming):
             state = await self._warm_up()
         if isinstance(state, run_state.Running):
-            await self._play_rounds(state)
+            await self.measuring.run(state, self._fleet.live, self._written())
 
     async def rejoin(self, row: RunRow) -> None:
         """Takes over the run of an earlier soakd: its records, its shim, its nodes.
@@ -240,20 +217,14 @@ class Work:
                 self._observer.span = [state.since_s, state.deadline_s]
             await self._observer.add_gap(from_at, max(from_at, to_at), "soakd was away")
         cold = isinstance(state, run_state.Running) and state.cold
-        columns = functools.partial(self._section().columns, cold=cold)
+        section = section_of(self._plan, state)
+        columns = functools.partial(section.columns, cold=cold)
         await self._written().skip_cut_round(columns, "gap")
-
-    def cut(self, event: Cut | NodeDown) -> None:
-        """Ends the rounds now; the one under way is recorded with the event as its cause."""
-        self._cut = event
-        if self._measure is not None:
-            self._measure.interrupt(event)
 
     def lengthen(self, plan: Plan, deadline_s: float | None) -> None:
         """The run may take longer; `deadline_s` is None while its rounds are ahead."""
         self._plan = plan
-        if self._measure is not None:
-            self._measure.deadline_s = deadline_s
+        self.measuring.lengthen(deadline_s)
 
     async def let_go(self) -> None:
         """Closes every connection and file; processes are not touched."""
@@ -310,37 +281,6 @@ class Work:
         if isinstance(came, run_state.NotWarm):
             self._observer.event("not_warm", None, {"text": came.text})
         return await self._owner.tell(came)
-
-    def _section(self) -> Section:
-        """What is measured."""
-        return Section(1, self._plan)
-
-    async def _play_rounds(self, running: run_state.Running) -> None:
-        records = self._written()
-        if records.last_round == 0:
-            left_s = None if running.deadline_s is None else running.deadline_s - boot_now()
-            deadline = None if left_s is None else wall_now() + left_s
-            records.marker(rows.soak_start(self._plan.duration_s, deadline))
-        measure = Measure(self._section(), self._fleet.live, records, self)
-        self._measure = measure
-        if self._cut is not None:
-            measure.interrupt(self._cut)
-        async with trio.open_nursery() as nursery:
-            for node in self._fleet.live.values():
-                nursery.start_soon(node.watch_status)
-                nursery.start_soon(node.watch_resources)
-            ended = await measure.run(running.deadline_s, cold=running.cold)
-            nursery.cancel_scope.cancel()
-        if ended is not None:
-            await self._owner.tell(ended)
-
-    def phase_changed(self, *, rests: bool) -> None:
-        """The round has come to another step."""
-        self._owner.progress(rests=rests)
-
-    def round_failed(self, number: int, step: str, text: str) -> None:
-        """A round became an error."""
-        self._observer.round_error(number, step, text)
 
     async def _watch_disk(self) -> None:
         limit_bytes = self._host.config.disk_max_bytes

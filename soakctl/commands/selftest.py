@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 
-from soakctl import flows
+from soakctl import flows, plan_file, soaks
 from soakctl.answers import check_out_file, write_out_file
 from soakctl.arguments import seconds
 from soakctl.displays import display_for
+from soakctl.failures import Failure
 from soakctl.places import place_text
 from soakctl.planning import add_plan_flags, environment_request, plan_flags
 from soakctl.session import Session
 from soakctl.watching import Follower
+from soakd.core.errors import UserError
 
 SCENARIO = "dht_selftest"
 _EPILOG = """\
@@ -58,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, (field, choices) in _MODES.items():
         add(flag, dest=field, choices=choices, help="when it is recorded (each)")
     add("--for", dest="duration", type=seconds, metavar="T", help="for so long instead of rounds")
+    add("--run", dest="on_run", metavar="RUN", help="on the nodes of a run that keeps them")
     add("--out-file", metavar="FILE", help="write every raw answer there, a JSON object a line")
     add("--no-wait", action="store_true", help="return at once; the self-test goes on")
     add_plan_flags(parser)
@@ -67,6 +70,8 @@ def run(session: Session, options: argparse.Namespace) -> int:
     """Runs the self-test and prints its table; the exit status is the verdict."""
     if options.out_file is not None:
         check_out_file(options.out_file, no_wait=options.no_wait)
+    if options.on_run is not None:
+        return _run_on_kept(session, options)
     request = environment_request(session, _flags(options))
     with session.connect() as client:
         started = client.call("run.start", request)
@@ -81,6 +86,49 @@ def run(session: Session, options: argparse.Namespace) -> int:
     if options.out_file is not None:
         write_out_file(session, str(final.get("id")), os.path.abspath(options.out_file))
     return flows.conclude(session, final)
+
+
+def _run_on_kept(session: Session, options: argparse.Namespace) -> int:
+    """Plays it on the nodes of a run that keeps them; what shaped that run is its own."""
+    not_here = [
+        f"--{name.replace('_', '-')}"
+        for name in ("label", "latest", "keep_config", "ports", "node_env", "set")
+        if getattr(options, name)
+    ]
+    if not_here:
+        what = f"cannot use --run with {', '.join(not_here)}: the nodes run already"
+        raise Failure("usage", what)
+    asked = {key: value for key, value in measured(options).items() if value is not None}
+    if options.gate:
+        asked["gates"] = options.gate
+    with session.connect() as client:
+        begun = client.call("run.soak", {"run": options.on_run, "soak": _readable(asked)})
+    if options.no_wait:
+        if session.json:
+            session.emit(begun)
+        else:
+            session.say(soaks.begun_text(begun))
+        return 0
+    session.note(soaks.begun_text(begun))
+    status, soak = soaks.follow(session, begun, live=True)
+    if options.out_file is not None:
+        write_out_file(session, str(begun["id"]), os.path.abspath(options.out_file))
+    code = soaks.conclude(session, status, soak)
+    if not session.json:
+        session.say("")
+        flows.show(session, str(begun["id"]), with_all=True)
+    return code
+
+
+def _readable(asked: dict[str, object]) -> dict[str, object]:
+    """Values of fields as they are, where they were typed as text."""
+    from soakd.core.plan_env import read_flags
+
+    nested = {key: asked.pop(key) for key in ("nodes", "warmup", "gates") if key in asked}
+    try:
+        return read_flags(asked) | nested
+    except UserError as error:
+        raise plan_file.invalid_plan(error) from error
 
 
 def measured(options: argparse.Namespace) -> dict[str, object]:

@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long rounds may start, as 7200, 90m, 4h or 3d (default 30m)",
     )
     add("--rounds", type=int, metavar="N", help="stop after N rounds; alone: no deadline")
+    add(
+        "--no-rounds",
+        action="store_true",
+        help="only keep the nodes, for DURATION (12h); `soakctl soak` asks for rounds",
+    )
     add("--scenario", metavar="S", help="source_probe (default), keyword_probe or dht_selftest")
     add("--plan", metavar="FILE", help="a plan in TOML instead of the environment (docs/plan.md)")
     add("--again", metavar="RUN", help="the plan and label of that run once more")

@@ -144,6 +144,19 @@ def with_flags(
     return {key: value for key, value in changed.items() if value is not _UNREADABLE}
 
 
+def read_flags(flags: Mapping[str, object]) -> dict[str, Any]:
+    """Return what flags alone say, by field of `Plan`; values are not checked further.
+
+    Raises:
+        UserError: With code `bad_plan` and what could not be read.
+    """
+    problems = Problems({})
+    data = with_flags({}, flags, {}, problems)
+    raise_problems(problems)
+    # A count without a duration says so in a plan; here that is nothing that was asked for.
+    return {key: value for key, value in data.items() if value is not None}
+
+
 def ignored_node_env(env: Mapping[str, str], passed: Collection[str] = ()) -> tuple[str, ...]:
     """Return the variables that shape a node elsewhere, are set here and are not passed on.
 

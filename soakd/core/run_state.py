@@ -10,12 +10,12 @@ process too and must be gone before its slot is free. Only a queued run ends at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never, get_args
 
 from soakd.core.gates import verdict
 from soakd.core.model import WARMUP_TIMEOUT, Cause
-from soakd.core.plan import ladder_s, longest_round_s, running_s, warmup_s
+from soakd.core.run_limits import CLEAN_UP_S, Limits
 from soakd.core.run_types import (
     Aborted,
     AllReady,
@@ -31,6 +31,8 @@ from soakd.core.run_types import (
     RoundsDone,
     Running,
     SlotGranted,
+    Soak,
+    SoakAsked,
     Staged,
     Staging,
     Starting,
@@ -47,9 +49,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from soakd.core.model import Result
-    from soakd.core.plan import Plan
 
 __all__ = [
+    "CLEAN_UP_S",
     "Aborted",
     "AllReady",
     "DeadlineReached",
@@ -66,6 +68,8 @@ __all__ = [
     "RoundsDone",
     "Running",
     "SlotGranted",
+    "Soak",
+    "SoakAsked",
     "Staged",
     "Staging",
     "Starting",
@@ -84,48 +88,6 @@ __all__ = [
 ]
 
 
-CLEAN_UP_S = 60.0
-"""What the end of a run may take besides its ladder: a cut round, the shim's end, forced kills."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long each state may last, in seconds.
-
-    Attributes:
-        duration_s: From the first round to the deadline; None: the round count decides.
-        running_s: The longest that `Running` can take, its last round included.
-        stopping_s: The ladder and the clean-up behind it.
-        needs_warmth: Without a warm-up in time there are no rounds.
-    """
-
-    staging_s: float
-    ready_s: float
-    warmup_s: float
-    duration_s: float | None
-    running_s: float
-    stopping_s: float
-    needs_warmth: bool = False
-
-    @classmethod
-    def of(cls, plan: Plan) -> Limits:
-        """Return the limits that a plan sets."""
-        return cls(
-            staging_s=plan.staging_timeout_s,
-            ready_s=plan.ready_timeout_s,
-            warmup_s=warmup_s(plan),
-            duration_s=plan.duration_s,
-            running_s=running_s(plan) + longest_round_s(plan),
-            stopping_s=ladder_s(plan) + CLEAN_UP_S,
-            needs_warmth=bool(plan.warmup) and plan.warmup_on_timeout == "end",
-        )
-
-    @property
-    def all_s(self) -> float:
-        """The longest that a run can take from its slot to its end."""
-        return self.staging_s + self.ready_s + self.warmup_s + self.running_s + self.stopping_s
-
-
 def advance(state: State, event: Event, now_s: float, limits: Limits) -> State:
     """Take one event and return the next state.
 
@@ -140,6 +102,10 @@ def advance(state: State, event: Event, now_s: float, limits: Limits) -> State:
         case Staging() | Starting() | Warming() | Running():
             if isinstance(event, Extended):
                 return _extended(state, event)
+            if isinstance(state, Running) and limits.keeps:
+                kept = _from_kept(state, event, now_s, limits)
+                if kept is not None:
+                    return kept
             ended = _ending(event, now_s, limits)
             if ended is not None:
                 return ended
@@ -195,7 +161,11 @@ def to_dict(state: State) -> dict[str, Any]:
     data: dict[str, Any] = {"state": name(state)}
     for field in type(state).__slots__:
         value = getattr(state, field)
-        data[field] = value.to_dict() if isinstance(value, Cause) else value
+        if isinstance(value, Cause):
+            value = value.to_dict()
+        elif isinstance(value, Soak):
+            value = {name: getattr(value, name) for name in Soak.__slots__}
+        data[field] = value
     return data
 
 
@@ -214,6 +184,8 @@ def from_dict(data: Mapping[str, Any]) -> State:
     if fields.get("cause") is not None:
         fields["cause"] = Cause.from_dict(fields["cause"])
     try:
+        if fields.get("soak") is not None:
+            fields["soak"] = Soak(**fields["soak"])
         return kind(**fields)
     except TypeError as error:
         text = f"cannot read the state of a run: {error}"
@@ -283,6 +255,30 @@ def _onward(
             return Stopping("failed", _overdue(state, limits, detail), until_s)
         case _:
             raise IllegalTransition(state, event)
+
+
+def _from_kept(
+    state: Running, event: Event, now_s: float, limits: Limits
+) -> Running | Stopping | None:
+    """Return what an event comes to that means something else where nodes are kept."""
+    match event:
+        case SoakAsked(soak=soak) if state.soak is None:
+            return replace(state, soak=soak)
+        case RoundsDone() if state.soak is not None:
+            return replace(state, soak=None)
+        case DeadlineReached() if state.soak is not None and not _is_over(state, now_s):
+            return replace(state, soak=None)
+        case StopAsked(who=who) if state.soak is None:
+            # This is how kept nodes end: what was measured on them is whole.
+            return Stopping("completed", _stopped_by(who), now_s + limits.stopping_s)
+        case RoundsDone():
+            raise IllegalTransition(state, event)
+        case _:
+            return None
+
+
+def _is_over(state: Running, now_s: float) -> bool:
+    return state.deadline_s is not None and now_s >= state.deadline_s
 
 
 def _after_warmup(

@@ -6,9 +6,11 @@ All times are seconds of the caller's clock, which must not stop while the host 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from soakd.core.model import Cause, NodeName, Result, Verdict
 
 
@@ -39,20 +41,45 @@ class Warming:
 
 
 @dataclass(frozen=True, slots=True)
+class Soak:
+    """Rounds that were asked for while the nodes are kept.
+
+    Attributes:
+        number: From 1; `measurement` in the records of its rounds.
+        base: The number of the last round before it.
+        keys: The keys of the plan that were asked for.
+        since_s: When it was asked for.
+        deadline_s: Last instant at which a round of it may start; None: their number ends it.
+        gap_s: For how long nobody had measured before it.
+        panics: How many panics there had been before it.
+    """
+
+    number: int
+    base: int
+    keys: Mapping[str, Any]
+    since_s: float
+    deadline_s: float | None = None
+    gap_s: float = 0.0
+    panics: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
-    """Rounds are being made.
+    """Rounds are being made, or the nodes are kept for rounds that are asked for.
 
     Attributes:
         since_s: The duration counts from here.
         deadline_s: Last instant at which a round may start; None: the round count decides.
         until_s: The end even if no event comes.
         cold: Warm-up timed out, so rounds are judged apart.
+        soak: What kept nodes are used for now; None: they idle, or rounds are the plan's own.
     """
 
     since_s: float
     deadline_s: float | None
     until_s: float
     cold: bool = False
+    soak: Soak | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +142,13 @@ class RoundsDone:
 
 
 @dataclass(frozen=True, slots=True)
+class SoakAsked:
+    """Somebody wants rounds of kept nodes that idle."""
+
+    soak: Soak
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked:
     """Someone asked for the end."""
 
@@ -173,6 +207,7 @@ Event: TypeAlias = (
     | NotWarm
     | DeadlineReached
     | RoundsDone
+    | SoakAsked
     | StopAsked
     | Extended
     | NodeExited

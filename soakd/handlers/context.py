@@ -62,6 +62,13 @@ class Desk(Protocol):
             UserError: `refused`, with the longest possible extension where there is one.
         """
 
+    async def soak(self, run_id: int, keys: dict[str, Any], peer: Peer) -> Mapping[str, Any]:
+        """Ask kept nodes for rounds; returns a SoakResult.
+
+        Raises:
+            UserError: `bad_plan`, or `refused`.
+        """
+
     async def label(self, run_id: int, peer: Peer, label: str | None) -> Mapping[str, Any]:
         """Give a run another label, or none; returns a LabelResult.
 

@@ -67,6 +67,7 @@ METHODS: dict[str, Method] = {
     ),
     "run.plan": Method("owner", {"run": _RUN}),
     "run.flows": Method("owner", {"run": _RUN}),
+    "run.soak": Method("owner", {"run": _RUN, "soak": Param((dict,), required=True)}),
     "run.extend": Method(
         "owner",
         {

@@ -102,6 +102,17 @@ class ExtendResult(TypedDict):
     effect: list[DelayResult]
 
 
+class SoakResult(TypedDict):
+    """Rounds on kept nodes that have been begun."""
+
+    id: str
+    measurement: int
+    first_round: int
+    rounds_wanted: int | None
+    deadline_at: str | None
+    notes: list[str]
+
+
 class LabelResult(TypedDict):
     """The label that a run has now."""
 
@@ -197,6 +208,9 @@ class StatusResult(PublicRun, total=False):
     rung: RungResult | None
     round: int | None
     flow: str | None
+    kept: bool
+    soak: dict[str, object] | None
+    soaks: list[dict[str, object]]
     run_tag: str
     duration_s: float | None
     rounds_wanted: int | None

@@ -90,6 +90,9 @@ class FakeDesk:
     ) -> dict[str, Any]:
         return await self._note("extend", run_id, by_s, peer, dry_run)
 
+    async def soak(self, run_id: int, keys: dict[str, Any], peer: Peer) -> dict[str, Any]:
+        return await self._note("soak", run_id, keys, peer)
+
     async def label(self, run_id: int, peer: Peer, label: str | None) -> dict[str, Any]:
         return await self._note("label", run_id, peer, label)
 
