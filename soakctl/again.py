@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from soakctl import plan_file
 from soakctl.failures import Failure
-from soakctl.folders import check_folders
+from soakctl.folders import check_folders, not_ready
 from soakctl.planning import Requests
 from soakctl.session import Session
 from soakd.core.errors import UserError
@@ -45,7 +45,7 @@ def again_requests(session: Session, options: argparse.Namespace) -> Requests:
     if problems:
         raise Failure(
             "bad_plan",
-            f"cannot start {options.again} again: the node folders are not ready",
+            not_ready(plan, f"start {options.again} again"),
             problems=problems,
         )
     return Requests([{"plan": plan_to_dict(plan), "sha256": sha256}])

@@ -20,7 +20,9 @@ from soakctl.session import Session
 from soakctl.shapes import Event, Status
 
 _BAR_CELLS = 16
-_NODE_STYLES = {"ready": "green", "running": "green", "exited": "red", "failed": "red"}
+_NODE_STYLES = {
+    "ready": "green", "running": "green", "attached": "green", "exited": "red", "failed": "red",
+}  # fmt: skip
 _OUTCOME_STYLES = {"hit": "green", "late": "yellow", "miss": "yellow", "error": "red"}
 
 

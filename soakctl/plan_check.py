@@ -43,8 +43,10 @@ def resolved(file: PlanFile) -> str:
     return plan_to_toml(plan, lists=lists, given=file.given, with_tag="run_tag" in file.given)
 
 
-def expected_start(session: Session) -> Start:
+def expected_start(session: Session, plan: Plan) -> Start:
     """Asks soakd for its queue; without an answer says why nothing is known."""
+    if plan.is_attached:
+        return Start("at once: it needs no slot", _utc(_now_s()), is_now=True)
     try:
         with session.connect() as client:
             queue = client.call("queue.list")
@@ -73,9 +75,12 @@ def check_facts(file: PlanFile, start: Start) -> Iterator[tuple[str, str]]:
         if any(plan.run_root for plan in plans):
             yield "run_root", "shared by them: its node folders will be those of the latest run"
     yield from _ports(file)
-    each = [_disk_bytes(plan) for plan in plans]
-    rate = f"{NODE_BYTES_PER_HOUR / 1e6:g} MB an hour and node until soakd has measured it"
-    yield "disk", f"up to {max(each) / 1e6:.0f} MB{_of_all(sum(each), len(each))}, at {rate}"
+    if plans[0].is_attached:
+        yield "nodes", "somebody else's: they are not started, stopped or touched"
+    else:
+        each = [_disk_bytes(plan) for plan in plans]
+        rate = f"{NODE_BYTES_PER_HOUR / 1e6:g} MB an hour and node until soakd has measured it"
+        yield "disk", f"up to {max(each) / 1e6:.0f} MB{_of_all(sum(each), len(each))}, at {rate}"
     yield "longest round", duration(max(longest_round_s(plan) for plan in plans))
     latest_s = max(latest_end_s(plan) for plan in plans)
     at = f", which is {utc(_utc(_now_s() + latest_s))} if it starts now" if start.is_now else ""
@@ -106,6 +111,9 @@ def check_json(file: PlanFile, start: Start) -> dict[str, Any]:
 
 
 def _disk_bytes(plan: Plan) -> int:
+    if plan.is_attached:
+        # Its nodes write elsewhere.
+        return 0
     return disk_bytes(plan, NODE_BYTES_PER_HOUR, RUN_BYTES_MAX)
 
 
@@ -120,6 +128,10 @@ def _ports(file: PlanFile) -> Iterator[tuple[str, str]]:
         return
     nodes = {(node.host, node.port): node for v in file.variants for node in v.plan.nodes}
     for index, node in enumerate(nodes.values()):
+        if node.is_attached:
+            note = "  nobody listens there now" if _is_free(node) else ""
+            yield "ports" if index == 0 else "", f"{node.host}:{node.port} node {node.name}{note}"
+            continue
         taken = "" if _is_free(node) else "  in use now: the run waits for a soak, fails otherwise"
         yield "ports" if index == 0 else "", f"{node.host}:{node.port} node {node.name}{taken}"
 

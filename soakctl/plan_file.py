@@ -94,8 +94,9 @@ def _check(
     problems: dict[str, None] = {}
     for plan in plans:
         # Of a folder that the plan does not name there is nothing to be said besides that.
-        nodes = tuple(node for node in plan.nodes if node.source != "/")
-        key = (plan.driver, plan.scenario, *((node.name, node.source) for node in nodes))
+        nodes = tuple(node for node in plan.nodes if "/" not in (node.source, node.token_file))
+        looked_at = ((node.name, node.source, node.token_file) for node in nodes)
+        key = (plan.driver, plan.scenario, *looked_at)
         if key not in known:
             known[key] = _checked(replace(plan, nodes=nodes), sources)
         sha256, wrong = known[key]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from soakctl import plan_file
 from soakctl.failures import Failure
-from soakctl.folders import check_folders
+from soakctl.folders import check_folders, not_ready
 from soakctl.session import Session
 from soakd.core.errors import UserError
 from soakd.core.plan import (
@@ -58,7 +58,7 @@ def start_requests(session: Session, options: argparse.Namespace) -> Requests:
     plans = [variant.plan for variant in file.variants]
     digests, problems = plan_file.check_group(file)
     if problems:
-        raise _not_ready(problems)
+        raise _not_ready(plans[0], problems)
     _note_what_is_not_passed(session, plans)
     each = [_request(plan, sha256) for plan, sha256 in zip(plans, digests, strict=True)]
     return Requests(each, file.group, [variant.values for variant in file.variants])
@@ -76,7 +76,7 @@ def environment_request(session: Session, flags: Mapping[str, object]) -> dict[s
     except UserError as error:
         raise plan_file.invalid_plan(error) from error
     if problems:
-        raise _not_ready(problems, _HOW_TO_NAME_FOLDERS)
+        raise _not_ready(plan, problems, _HOW_TO_NAME_FOLDERS)
     _note_what_is_not_passed(session, [plan])
     return _request(plan, sha256)
 
@@ -115,9 +115,8 @@ def _plan(session: Session, flags: Mapping[str, object]) -> Plan:
         raise plan_file.invalid_plan(error) from error
 
 
-def _not_ready(problems: list[str], *advice: str) -> Failure:
-    what = "cannot start: the node folders are not ready"
-    return Failure("bad_plan", what, problems=problems, advice=advice)
+def _not_ready(plan: Plan, problems: list[str], *advice: str) -> Failure:
+    return Failure("bad_plan", not_ready(plan), problems=problems, advice=advice)
 
 
 def _request(plan: Plan, sha256: Mapping[str, str]) -> dict[str, Any]:

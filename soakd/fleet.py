@@ -1,61 +1,46 @@
-"""The nodes of one run, from staged folders to ready processes.
+"""The nodes of one run that soakd runs itself, from staged folders to ready processes.
 
-Stages them through the shim, launches them, meets those that an earlier soakd launched, and waits
-until all are ready. Tells nobody what to do: its caller is the run's work.
+Stages them through the shim, launches them, and meets those that an earlier soakd launched.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import trio
 
 from soakd import leases
 from soakd.core import node_state, readiness, rows
-from soakd.core.errors import HostError, NodeError, SoakError, UserError
-from soakd.core.model import Cause
+from soakd.core.errors import HostError, SoakError, UserError
 from soakd.core.plan import NodePlan, Plan, plan_to_dict
 from soakd.crew import Crew
-from soakd.drivers import registry
 from soakd.drivers.driver import NodeConfig
 from soakd.edge import ports
-from soakd.edge.clock import boot_now, sleep_until_boot
+from soakd.edge.clock import boot_now
 from soakd.edge.shim_client import NodeEnd
 from soakd.edge.store import RunRow
 from soakd.host import Host
-from soakd.node import Access, LiveNode, Process
+from soakd.listeners import Process
+from soakd.node import Access, LiveNode
+from soakd.nodes import Nodes
 from soakd.observer import Observer
-from soakd.records import Records
 from soakd.staging import Staged, Staging
 from soakd.view import run_name
 
 BANNER_BYTES = 4096
-MAX_TOKENS = 1000
 
 
-class Fleet:
-    """The nodes of one run; `live` are those that run or ran under this soakd, by name."""
+class Fleet(Nodes):
+    """Nodes that soakd stages and launches; `live` are those that run or ran under this soakd."""
 
     def __init__(self, host: Host, run_id: int, plan: Plan, crew: Crew, observer: Observer) -> None:
         """Nothing is touched yet."""
-        self.live: dict[str, LiveNode] = {}
-        self.last_answers = ""
-        self._host = host
-        self._id = run_id
-        self._plan = plan
-        self._observer = observer
-        self._crew = crew
+        super().__init__(host, run_id, plan, crew, observer)
         self._staging = Staging(crew, plan, run_name(run_id))
-        self._driver = registry.of_stored(plan)
         self._configs: dict[str, NodeConfig] = {}
-        self._tokens = 0
-
-    async def close(self) -> None:
-        """Closes every connection; processes are not touched."""
-        for node in self.live.values():
-            await node.close()
+        self._pids: dict[str, int] = {}
 
     # -- staging -------------------------------------------------------------------------------
 
@@ -147,19 +132,25 @@ class Fleet:
             if end.asked:
                 self._observer.ending()
             state = self._observer.states.get(end.node)
-            if state is not None and state.pid == end.pid:
+            if isinstance(state, node_state.Ours) and state.pid == end.pid:
                 facts = {"code": end.code, "signal": end.signal}
                 await self._observer.node_exited(end.node, facts)
         await self._observer.settle()
 
     # -- starting ------------------------------------------------------------------------------
 
-    async def rejoin(self, node: NodePlan, held: dict[str, Any], *, was_ready: bool) -> None:
-        """Meets a node that an earlier soakd launched; `held` is what the shim says of it.
+    async def rejoin(self, held: Mapping[str, Any], *, was_ready: bool) -> None:
+        """Meets the nodes that an earlier soakd launched.
 
         Raises:
-            HostError: plan.json does not know the node.
+            HostError: plan.json does not know a node.
         """
+        for node in self._plan.nodes:
+            known = held.get(node.name)
+            if isinstance(known, dict) and type(known.get("pid")) is int:
+                await self._rejoin_one(node, known, was_ready=was_ready)
+
+    async def _rejoin_one(self, node: NodePlan, held: dict[str, Any], *, was_ready: bool) -> None:
         self._configs[node.name] = self._written().staged_config(node.name)
         ticks = held.get("ticks")
         process = Process(held["pid"], ticks if type(ticks) is int else 0, self._crew.uid)
@@ -185,8 +176,7 @@ class Fleet:
         sessions = leases.session_names(self._id, plan)
         records.marker(rows.run_tag(plan.run_tag, sessions, fresh_identity=plan.fresh_identity))
         await self._launch_missing()
-        pids = {name: node.process.pid for name, node in self.live.items()}
-        records.marker(rows.started(pids))
+        records.marker(rows.started(self._pids))
 
     async def _launch_missing(self) -> None:
         self.check_ports()
@@ -210,6 +200,7 @@ class Fleet:
         """From here on the node is one that can be called."""
         launched = node_state.Launched(process.pid, process.ticks)
         self._observer.states[node.name] = launched
+        self._pids[node.name] = process.pid
         self.live[node.name] = LiveNode(
             node,
             self._configs[node.name],
@@ -227,77 +218,16 @@ class Fleet:
         put_node = self._host.store.put_node
         await self._host.db(put_node, self._id, node.name, process.pid, process.ticks)
 
-    async def _keep_token(self, token: str) -> None:
-        """Remembers a token for as long as bundles of the run may be made.
+    # -- readiness -----------------------------------------------------------------------------
 
-        Raises:
-            NodeError: the node makes new tokens without end.
-        """
-        self._tokens += 1
-        if self._tokens > MAX_TOKENS:
-            raise NodeError(
-                "too_many_tokens", "cannot go on: the node replaces its token endlessly"
-            )
-        await self._host.db(self._host.store.add_secret, self._id, "token", token)
+    async def _before_asking(self) -> None:
+        """Nothing to look at: whose listeners they are is proven with each connection."""
 
-    async def await_ready(self, show: Callable[[], None]) -> Cause | None:
-        """Waits until all nodes are ready; returns why that is hopeless, None when they are.
-
-        Args:
-            show: called when what `status` says of a node has changed.
-
-        Raises:
-            NodeError: something else runs in a node's place.
-        """
-        began_s = boot_now()
-        waiting = readiness.begin(self.live, began_s)
-        while True:
-            for name, answer in (await self._ask_all()).items():
-                waiting = readiness.advance(waiting, name, answer, boot_now())
-                if self.see(name, answer):
-                    show()
-            elapsed_s = boot_now() - began_s
-            self.last_answers = readiness.described(waiting)
-            self._written().marker(rows.ready_check(elapsed_s, readiness.answers(waiting)))
-            # In each look: the real node of a wrapper may write its token elsewhere, and would
-            # then be waited for to the very end.
-            for node_plan in self._plan.nodes:
-                await self._staging.verify_running(node_plan)
-            match readiness.decide(waiting, boot_now()):
-                case readiness.AllReady():
-                    self._observer.simulation = self._says_simulation()
-                    return None
-                case readiness.Failed(cause=cause):
-                    return cause
-                case readiness.Wait(next_poll_s=next_poll_s):
-                    await sleep_until_boot(next_poll_s)
-
-    async def _ask_all(self) -> dict[str, readiness.Answer]:
-        """What every node says now; one that hangs makes no other's answer old."""
-        answers: dict[str, readiness.Answer] = {}
-
-        async def ask(name: str, node: LiveNode) -> None:
-            answers[name] = await node.readiness()
-
-        async with trio.open_nursery() as nursery:
-            for name, node in self.live.items():
-                nursery.start_soon(ask, name, node)
-        return answers
-
-    def see(self, name: str, answer: readiness.Answer) -> bool:
-        """Takes an answer into the node's state; whether it has one."""
-        state = self._observer.states[name]
-        if state is None or isinstance(state, node_state.Exited):
-            return False
-        event: node_state.NodeEvent | None = None
-        if isinstance(answer, readiness.Ready):
-            event = node_state.Turned200()
-        elif isinstance(answer, readiness.Warming503):
-            event = node_state.Answers503()
-        if event is not None:
-            self._observer.states[name] = node_state.advance(state, event, boot_now())
-            return True
-        return False
+    async def _after_asking(self) -> None:
+        # In each look: the real node of a wrapper may write its token elsewhere, and would
+        # then be waited for to the very end.
+        for node_plan in self._plan.nodes:
+            await self._staging.verify_running(node_plan)
 
     def _says_simulation(self) -> bool:
         """Whether a node's own banner says that it is a simulation."""
@@ -305,10 +235,3 @@ class Fleet:
         return mark is not None and any(
             mark in records.head(f"logs/{name}.out", BANNER_BYTES) for name in self.live
         )
-
-    # -- inner ---------------------------------------------------------------------------------
-
-    def _written(self) -> Records:
-        records = self._observer.records
-        assert records is not None, "records are written before they were opened"
-        return records

@@ -1,14 +1,13 @@
 """One live node of a run: its verified connection, its calls, and what is sampled from it.
 
 Decides nothing about the run: what it notices goes to the `NodeSink` as events and samples. The
-process itself belongs to the shim; here it is only a pid with start ticks, used to prove that
-whoever listens on the node's port is the node.
+process itself belongs to the shim, or to somebody else; that whoever listens on the node's port is
+the node is proven by `listeners`.
 """
 
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,10 +26,9 @@ from soakd.drivers.driver import (
     Snapshot,
     Sources,
 )
-from soakd.edge import ports, telemetry
 from soakd.edge.clock import boot_now
 from soakd.edge.node_api import NodeApi, NodeCallError
-from soakd.edge.pidfds import start_ticks
+from soakd.listeners import Listener
 
 RESOURCE_SAMPLE_S = 10.0
 STALLED_WINDOWS = 2
@@ -41,15 +39,6 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """The node's process as the shim reported it; `uid` is whose it must be."""
-
-    pid: int
-    ticks: int
-    uid: int
-
-
-@dataclass(frozen=True, slots=True)
 class Access:
     """How a node's program is spoken to.
 
@@ -57,11 +46,13 @@ class Access:
         driver: knows the program.
         read_file: reads a file of the node's folder, as the node's user.
         on_token: hears of every new token value, before it is used.
+        token_file: where the token stands if not in the node's folder, as `read_file` takes it.
     """
 
     driver: Driver
     read_file: Callable[[str], Awaitable[bytes]]
     on_token: Callable[[str], Awaitable[None]]
+    token_file: str | None = None
 
 
 class NodeSink(Protocol):
@@ -81,13 +72,13 @@ class NodeSink(Protocol):
 
 
 class LiveNode:
-    """A launched node. `close` it when the process is gone or soakd lets go of the run."""
+    """A node that can be called. `close` it when it is gone or soakd lets go of the run."""
 
     def __init__(
         self,
         plan: NodePlan,
         config: NodeConfig,
-        process: Process,
+        process: Listener,
         access: Access,
         sink: NodeSink,
     ) -> None:
@@ -96,7 +87,7 @@ class LiveNode:
         Args:
             plan: name and port.
             config: what was staged: where the token file is, how long a status window is.
-            process: whose listener the port must be.
+            process: who must be listening on the port.
             access: how it is spoken to.
             sink: hears of everything that is noticed.
         """
@@ -178,8 +169,10 @@ class LiveNode:
             refused = error.kind == "refused"
             return readiness.Refused() if refused else readiness.Bad(error.message)
         except SoakError as error:
-            # Before the node has written its token it does not listen either.
-            return readiness.Refused() if error.code == "no_token" else readiness.Bad(error.message)
+            # Before the node has written its token it does not listen either; a token file that
+            # somebody has named should be there.
+            is_early = error.code == "no_token" and self._access.token_file is None
+            return readiness.Refused() if is_early else readiness.Bad(error.message)
 
     # -- tasks ---------------------------------------------------------------------------------
 
@@ -206,9 +199,9 @@ class LiveNode:
             await trio.sleep(self.config.status_window_s / 2)
 
     async def watch_resources(self) -> None:
-        """Samples the process every ten seconds until it is gone."""
-        while (sample := telemetry.sample(self.process.pid, self.process.ticks)) is not None:
-            self._sink.resources(self.name, sample.to_dict())
+        """Samples the process every ten seconds until it is gone, if it can be sampled."""
+        while (sample := self.process.sample()) is not None:
+            self._sink.resources(self.name, sample)
             await trio.sleep(RESOURCE_SAMPLE_S)
 
     # -- inner ---------------------------------------------------------------------------------
@@ -220,7 +213,7 @@ class LiveNode:
             answer = await call
         except SoakError as error:
             # An API that went with its process is no trouble of the API: the exit tells it.
-            if start_ticks(self.process.pid) == self.process.ticks:
+            if not self.process.has_ended:
                 self._sink.call_ended(self.name, route, error)
             raise
         self._sink.call_ended(self.name, route, None)
@@ -271,28 +264,13 @@ class LiveNode:
         return token.decode("ascii")
 
     def _token_file(self) -> str:
+        if self._access.token_file is not None:
+            return self._access.token_file
         name = self._access.driver.files.token
         if name is None:
             raise NodeError("no_token", f"cannot read a token of node {self.name}: it has none")
         return self.config.file(name)
 
     def _verify(self, port: int, host: str) -> None:
-        """Proves that the listener is the node before any token is sent to it.
-
-        Raises:
-            NodeError: nobody's or somebody else's process listens there.
-        """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = ports.listener_of(port, family)
-        if listener is None:
-            raise NodeError(
-                "foreign",
-                f"cannot talk to node {self.name}: /proc/net shows no listener on {host}:{port}",
-            )
-        uid, inode = listener
-        if uid != self.process.uid or not ports.owns_inode(self.process.pid, inode):
-            raise NodeError(
-                "foreign",
-                f"cannot talk to node {self.name}: {host}:{port} is held by"
-                f" {ports.describe_listener(uid, inode)}",
-            )
+        """Proves that the listener is the node before any token is sent to it."""
+        self.process.check(self.name, host, port)

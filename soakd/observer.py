@@ -165,7 +165,9 @@ class Observer:
         assert records is not None, "outputs are read before the records were opened"
         self._troubles.known = records
         self._logs.open(
-            (node, records.folder.path / "logs" / f"{node}.out", 0) for node in self.states
+            (node, records.folder.path / "logs" / f"{node}.out", 0)
+            for node, state in self.states.items()
+            if not isinstance(state, node_state.Attached)
         )
         await self._logs.catch_up()
 
@@ -180,7 +182,7 @@ class Observer:
         if known is None and node in self.states:
             # It ended so soon that this overtook the answer to `launch`.
             self._early_ends[node] = facts
-        if known is None or isinstance(known, node_state.Exited):
+        if known is None or isinstance(known, node_state.Exited | node_state.Attached):
             return
         # Its last words come before its end.
         await self._logs.catch_up()
@@ -210,13 +212,13 @@ class Observer:
         known = self.states[node]
         if isinstance(known, node_state.Exited):
             await self._forget(node, {"code": known.code, "signal": known.signal})
-        elif early is not None and known is not None and early.get("pid") == known.pid:
+        elif early and isinstance(known, node_state.Ours) and early.get("pid") == known.pid:
             await self.node_exited(node, early)
 
     async def settle(self) -> None:
         """Books the end of nodes whose exit nobody has told: their shim died, or was away."""
         for node, known in self.states.items():
-            if known is None or isinstance(known, node_state.Exited):
+            if known is None or isinstance(known, node_state.Exited | node_state.Attached):
                 continue
             if start_ticks(known.pid) == known.ticks:
                 continue

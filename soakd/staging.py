@@ -21,7 +21,7 @@ from soakd.crew import CALL_S, Crew, words_of
 from soakd.drivers import registry
 from soakd.drivers.driver import NodeConfig, node_environment
 from soakd.edge.shim_client import ShimLost, ShimRefused
-from soakd.node import Process
+from soakd.listeners import Process
 
 NODE_FILE_MODE = 0o600
 MAX_CONFIG_BYTES = 64 * 1024

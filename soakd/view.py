@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from soakd.core import stats
+from soakd.core import node_state, stats
 from soakd.core.plan import Plan, flows_per_round, plan_to_dict
 from soakd.core.stats import Counters
 from soakd.edge.clock import rfc3339
@@ -57,7 +57,12 @@ def from_row(
         "cause": json.loads(row.cause_json) if row.cause_json else None,
         "remaining_s": plan.duration_s if row.state != FINISHED else None,
         **rates(counters),
-        "nodes": [_node(node.name, known.get(node.name)) for node in plan.nodes],
+        "nodes": [
+            node_state.public_node(node.name, node_state.Attached()) | {"trouble": []}
+            if node.is_attached
+            else _node(node.name, known.get(node.name))
+            for node in plan.nodes
+        ],
         "gaps": [gap_map(gap) for gap in gaps],
         "edits": json.loads(row.edits_json),
         "rung": None,

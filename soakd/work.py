@@ -31,6 +31,7 @@ from soakd.edge.store import RunRow
 from soakd.fleet import Fleet
 from soakd.host import Host
 from soakd.measuring import Measuring, section_of
+from soakd.nodes import Nodes
 from soakd.observer import ASKED, Observer
 from soakd.records import Records, last_sign_of_life
 from soakd.view import run_name
@@ -79,7 +80,7 @@ class Work:
         self._owner = owner
         self._plan = owner.plan
         self._crew = owner.crew
-        self._fleet = Fleet(host, run_id, owner.plan, owner.crew, observer)
+        self._fleet: Nodes = Fleet(host, run_id, owner.plan, owner.crew, observer)
         self._host = host
         self._id = run_id
         self._observer = observer
@@ -195,10 +196,8 @@ class Work:
         self._begun = hello.get("begun") is True
         nodes = hello.get("nodes")
         was_ready = isinstance(self._owner.state, run_state.Warming | run_state.Running)
-        for node in self._plan.nodes:
-            held = nodes.get(node.name) if isinstance(nodes, dict) else None
-            if isinstance(held, dict) and type(held.get("pid")) is int:
-                await self._fleet.rejoin(node, held, was_ready=was_ready)
+        held = nodes if isinstance(nodes, dict) else {}
+        await self._fleet.rejoin(held, was_ready=was_ready)
         self._observer.take_ladder(hello)
 
     async def _hear(self) -> None:

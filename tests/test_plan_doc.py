@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from soakd.core.gates import ATTACHED_GATES, NEED_PROCESSES
 from soakd.core.plan import DEFAULT_DURATION_S
+from soakd.core.plan_attached import REFUSED
 from soakd.core.plan_file import PlanFile, read_plan_file
 from soakd.core.plan_file_matrix import value_text
 from soakd.core.plan_keys import KEYS, NODE_KEYS, SCENARIO_DEFAULTS, Key
 from soakd.core.plan_nodes import MAX_ENV, MAX_NODES
 from soakd.core.plan_parse import MAX_GATES
 from soakd.core.plan_shape import NodePlan, Plan
+from soakd.edge.config import Config
 
 DOC = (Path(__file__).resolve().parents[1] / "docs" / "plan.md").read_text()
 ROW = re.compile(r"^\| `(\w+)`" + r" \| ([^|]+)" * 5 + r" \|$", re.MULTILINE)
@@ -119,3 +122,19 @@ def test_the_example_with_several_nodes_is_a_plan_file() -> None:
     assert [node.name for node in nodes] == [*(f"old{n}" for n in range(1, 20)), "new"]
     assert [node.port for node in nodes] == list(range(17835, 17855))
     assert {node.roles for node in nodes} == {("publisher", "searcher")}
+
+
+def test_the_example_with_attached_nodes_is_a_plan_file() -> None:
+    """Two nodes without folders; what the text says is refused is refused by the parser."""
+    example = re.findall(r"```toml\n(.*?)```", DOC, re.DOTALL)[2]
+    plan = read(example).variants[0].plan
+    assert plan.is_attached
+    text = DOC.split("## Nodes that somebody else runs\n")[1].split("\n## ")[0]
+    refused = text.split("What presumes")[1]
+    for key in REFUSED:
+        assert f"`{key}" in refused or key == "node_env", key
+    for metric in NEED_PROCESSES:
+        assert f"`{metric}`" in refused
+    for gate in ATTACHED_GATES:
+        assert f"`{gate.text}`" in text
+    assert f"`attached_per_user` ({Config().attached_per_user})" in text

@@ -9,6 +9,7 @@ import argparse
 
 from soakctl import plan_file
 from soakctl.failures import Failure
+from soakctl.folders import not_ready
 from soakctl.plan_check import check_facts, check_json, expected_start, resolved
 from soakctl.render import safe, utc
 from soakctl.session import Session
@@ -57,9 +58,10 @@ def _show(session: Session, run_id: str | None) -> int:
 def _check(session: Session, path: str, sets: list[str] | None) -> int:
     file = plan_file.read(path, {"set": sets})
     _, problems = plan_file.check_group(file)
+    plan = file.variants[0].plan
     if problems:
-        raise Failure("bad_plan", "cannot start: the node folders are not ready", problems=problems)
-    start = expected_start(session)
+        raise Failure("bad_plan", not_ready(plan), problems=problems)
+    start = expected_start(session, plan)
     if session.json:
         session.emit(check_json(file, start))
     else:

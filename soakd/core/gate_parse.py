@@ -64,6 +64,12 @@ METRICS: Final[Mapping[str, Kind]] = {
 """By name; `visible.median` and `visible.pNN` are times."""
 NEVER_FAIL: Final = frozenset({"rounds", "measured"})
 """Too little was measured: that says nothing bad about the nodes."""
+NEED_PROCESSES: Final[Mapping[str, str]] = {
+    "node_exits": "nobody here sees how their processes end",
+    "panics": "nobody here reads what they print",
+    "rss.trend": "nobody here samples their processes",
+}
+"""By metric why it cannot be judged of nodes that somebody else runs."""
 MIN_WINDOW_S: Final = 60.0
 MAX_WINDOW_S: Final = 14 * 86400.0
 

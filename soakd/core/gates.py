@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from soakd.core.gate_parse import Gate, parse_gate
+from soakd.core.gate_parse import NEED_PROCESSES, Gate, parse_gate
 from soakd.core.gate_rules import AT_END, LIVE, Facts, Look, Needs, Status, find, needs_text
 from soakd.core.model import WARMUP_TIMEOUT, Cause, Result, Verdict
 
 __all__ = [
+    "ATTACHED_GATES",
     "DEFAULT_GATES",
+    "NEED_PROCESSES",
     "Facts",
     "Gate",
     "GateResult",
@@ -72,6 +74,12 @@ DEFAULT_GATES: Final[tuple[Gate, ...]] = tuple(
 )
 
 
+ATTACHED_GATES: Final[tuple[Gate, ...]] = tuple(
+    gate for gate in DEFAULT_GATES if gate.metric not in NEED_PROCESSES
+)
+"""In place of the default ones for nodes that somebody else runs: what can be known of these."""
+
+
 def gates_of(texts: Sequence[str]) -> tuple[Gate, ...]:
     """Return the gates of a plan: its own, or the default ones if it has none.
 
@@ -80,7 +88,7 @@ def gates_of(texts: Sequence[str]) -> tuple[Gate, ...]:
     Raises:
         ValueError: A text is no gate.
     """
-    return _with_defaults(tuple(parse_gate(text) for text in texts))
+    return _with_defaults(tuple(parse_gate(text) for text in texts), DEFAULT_GATES)
 
 
 def windows_of(texts: Sequence[str]) -> tuple[float, ...]:
@@ -94,14 +102,20 @@ def readable(texts: Sequence[str]) -> tuple[Gate, ...]:
     return tuple(gate for gate in map(_read, texts) if isinstance(gate, Gate))
 
 
-def judge(texts: Sequence[str], facts: Facts) -> tuple[GateResult, ...]:
+def judge(texts: Sequence[str], facts: Facts, *, attached: bool = False) -> tuple[GateResult, ...]:
     """Hold the gates of a plan against the facts, in order; never raises.
 
     A gate that this release cannot read, as of a plan that another one took in, and one whose
     check breaks, are a `harness_error` and never passed over.
+
+    Args:
+        texts: The plan's.
+        facts: What is known of the run.
+        attached: Somebody else ran the nodes.
     """
     unread = tuple(item for item in map(_read, texts) if isinstance(item, GateResult))
-    return evaluate(_with_defaults(readable(texts)), facts) + unread
+    defaults = ATTACHED_GATES if attached else DEFAULT_GATES
+    return evaluate(_with_defaults(readable(texts), defaults), facts) + unread
 
 
 def evaluate(gates: Sequence[Gate], facts: Facts) -> tuple[GateResult, ...]:
@@ -152,9 +166,9 @@ def verdict(
     return "passed", f"all {len(gate_results)} gates hold"
 
 
-def _with_defaults(gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
+def _with_defaults(gates: tuple[Gate, ...], defaults: tuple[Gate, ...]) -> tuple[Gate, ...]:
     if all(gate.abort for gate in gates):
-        return DEFAULT_GATES + gates
+        return defaults + gates
     return gates
 
 

@@ -14,12 +14,14 @@ from soakd.core.transitions import IllegalTransition
 
 __all__ = [
     "Answers503",
+    "Attached",
     "Exited",
     "Gone",
     "IllegalTransition",
     "Launched",
     "NodeEvent",
     "NodeState",
+    "Ours",
     "Ready",
     "Turned200",
     "Warm",
@@ -65,7 +67,15 @@ class Exited:
     at_s: float
 
 
-NodeState: TypeAlias = Launched | Warm | Ready | Exited
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Somebody else's process: that it answers is all that is known of it, and it never ends."""
+
+
+Ours: TypeAlias = Launched | Warm | Ready | Exited
+"""States of a node that is executed here: each has its pid."""
+
+NodeState: TypeAlias = Attached | Ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +103,12 @@ def advance(state: NodeState, event: NodeEvent, now_s: float) -> NodeState:
     """Take one event.
 
     Raises:
-        IllegalTransition: The node is gone already.
+        IllegalTransition: The node is gone already, or its end is nobody's news.
     """
-    if isinstance(state, Exited):
+    if isinstance(state, Exited) or (isinstance(state, Attached) and isinstance(event, Gone)):
         raise IllegalTransition(state, event)
+    if isinstance(state, Attached):
+        return state
     match event:
         case Answers503():
             return state if isinstance(state, Ready) else Warm(state.pid, state.ticks)
@@ -127,6 +139,8 @@ def public_node(node: str, state: NodeState | None) -> dict[str, Any]:
     """Return the node's entry in `soakctl status --json`; None is a node not launched yet."""
     if state is None:
         return {"name": node, "pid": None, "state": "staged", "exit": None}
+    if isinstance(state, Attached):
+        return {"name": node, "pid": None, "state": name(state), "exit": None}
     if isinstance(state, Exited):
         ended = {"code": state.code, "signal": state.signal}
         return {"name": node, "pid": None, "state": name(state), "exit": ended}

@@ -44,7 +44,8 @@ class PlanFile:
         group: The common label of a group; None: the file is no matrix.
         axes: The keys that have lists.
         given: Names of the keys that the file or the flags give; all others have their defaults.
-        sources: By node name, where its folder is named: `FILE:LINE: node.a.source`.
+        sources: By node name, where its folder is named: `FILE:LINE: node.a.source`, or the token
+            file of a node that somebody else runs.
     """
 
     variants: tuple[Variant, ...]
@@ -118,7 +119,7 @@ def read_plan_file(
         group = variants[0].plan.label or _stem(name)
         variants = _labelled(group, variants, origins)
     sources = {
-        node.name: origins.names[f"nodes[{index}].source"]
+        node.name: origins.names[f"nodes[{index}].{'token_file' if node.is_attached else 'source'}"]
         for index, node in enumerate(variants[0].plan.nodes)
     }
     if problems.found:

@@ -189,8 +189,9 @@ def _node(table: object, index: int, place: Place, origins: Origins, folder: str
         origins.note(f"{path}.{key}", (*place, key))
         _note_parts(f"{path}.{key}", (*place, key), value, origins)
     node = dict(table)
-    if "source" in node and not origins.is_by_flag((*place, "source")):
-        node["source"] = _absolute(node["source"], folder)
+    for key in ("source", "token_file"):
+        if key in node and not origins.is_by_flag((*place, key)):
+            node[key] = _absolute(node[key], folder)
     if "url" in node and ("host" in node or "port" in node):
         origins.problems.add(f"{path}.url", "cannot be given beside host or port: choose one")
     return node

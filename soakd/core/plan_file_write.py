@@ -68,7 +68,7 @@ class _Writer:
             ):
                 continue
             value = getattr(node, key)
-            if value is not None:
+            if value is not None and not (key == "source" and node.is_attached):
                 yield self._pair(f"{table}.{key}", key, value)
         if f"{table}.url" in self._lists:
             yield self._pair(f"{table}.url", "url", "")

@@ -87,6 +87,7 @@ NODE_KEYS: Final[Mapping[str, Key]] = {
     "query": Key("text"),
     "file_id": Key("text"),
     "filename": Key("text"),
+    "token_file": Key("path"),
 }
 
 SCENARIO_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {

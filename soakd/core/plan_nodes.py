@@ -102,9 +102,10 @@ def _node(reader: Reader) -> NodePlan:
     else:
         key = NODE_KEYS["port"]
         port = reader.whole("port", 0, int(key.low), int(key.high))
+    token_file = read_path(reader, "token_file") if reader.value("token_file") is not None else None
     return NodePlan(
         name or "",
-        read_path(reader, "source"),
+        _source(reader, is_attached=token_file is not None),
         host or "",
         port,
         _roles(reader),
@@ -112,7 +113,17 @@ def _node(reader: Reader) -> NodePlan:
         read_optional_text(reader, "query", MAX_WORD_CHARS),
         _file_id(reader),
         _filename(reader),
+        token_file,
     )
+
+
+def _source(reader: Reader, *, is_attached: bool) -> str:
+    """Read the folder of a node; one that somebody else runs has none."""
+    if not is_attached:
+        return read_path(reader, "source")
+    if reader.value("source") not in (None, ""):
+        reader.bad("source", "cannot be given beside token_file: a node is started or attached to")
+    return ""
 
 
 def _file_id(reader: Reader) -> str | None:

@@ -7,11 +7,12 @@ to be trusted.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from soakd.core.errors import UserError
 from soakd.core.gates import parse_gate
+from soakd.core.plan_attached import check_attached, gate_problem
 from soakd.core.plan_checks import Names, Problems, Reader, show
 from soakd.core.plan_keys import KEYS, default, with_scenario
 from soakd.core.plan_nodes import (
@@ -21,7 +22,7 @@ from soakd.core.plan_nodes import (
     read_optional_text,
     read_path,
 )
-from soakd.core.plan_shape import DEFAULT_DURATION_S, DEFAULT_KEEP_S, Plan
+from soakd.core.plan_shape import DEFAULT_DURATION_S, DEFAULT_KEEP_S, NodePlan, Plan
 from soakd.core.warmup import parse_condition
 
 MAX_LABEL_CHARS: Final = 64
@@ -68,7 +69,7 @@ def read_plan(mapping: Mapping[str, object], problems: Problems) -> Plan:
     reader = Reader(cast("Mapping[object, object]", with_scenario(mapping)), problems)
     reader.refuse_unknown(KEYS)
     duration_s, rounds = _extent(reader)
-    return Plan(
+    plan = Plan(
         scenario=_choice(reader, "scenario"),
         driver=_driver(reader),
         nodes=(nodes := read_nodes(reader, problems)),
@@ -92,7 +93,7 @@ def read_plan(mapping: Mapping[str, object], problems: Problems) -> Plan:
         stop_grace_s=_seconds(reader, "stop_grace_s"),
         orphan_grace_s=_seconds(reader, "orphan_grace_s"),
         staging_timeout_s=_seconds(reader, "staging_timeout_s"),
-        gates=_gates(reader, {node.name for node in nodes}),
+        gates=_gates(reader, nodes),
         no_rounds=_flag(reader, "no_rounds"),
         pairs=_choice(reader, "pairs"),
         pair_seed=_whole(reader, "pair_seed"),
@@ -108,6 +109,8 @@ def read_plan(mapping: Mapping[str, object], problems: Problems) -> Plan:
         peers_snapshot=_choice(reader, "peers_snapshot"),
         routing_snapshot=_choice(reader, "routing_snapshot"),
     )
+    check_attached(plan, reader)
+    return plan
 
 
 def _seconds(reader: Reader, name: str) -> float:
@@ -200,11 +203,13 @@ def _label(reader: Reader) -> str | None:
     return label
 
 
-def _gates(reader: Reader, nodes: Collection[str]) -> tuple[str, ...]:
+def _gates(reader: Reader, nodes: Sequence[NodePlan]) -> tuple[str, ...]:
     """Read the gates; each one's problems are noted together, and those of all of them."""
     if not reader.has("gates"):
         return ()
     gates: list[str] = []
+    names = sorted({node.name for node in nodes})
+    is_attached = any(node.is_attached for node in nodes)
     for index, item in enumerate(reader.items("gates", MAX_GATES)):
         try:
             gate = parse_gate(item if isinstance(item, str) else "")
@@ -212,7 +217,9 @@ def _gates(reader: Reader, nodes: Collection[str]) -> tuple[str, ...]:
             reader.bad(f"gates[{index}]", f"{error}, got {show(item)}")
             continue
         gates.append(gate.text)
-        if gate.node is not None and gate.node not in nodes:
-            known = ", ".join(sorted(nodes))
+        if gate.node is not None and gate.node not in names:
+            known = ", ".join(names)
             reader.bad(f"gates[{index}]", f"cannot judge node {gate.node}: the nodes are {known}")
+        if is_attached and (problem := gate_problem(gate.metric)) is not None:
+            reader.bad(f"gates[{index}]", problem)
     return tuple(gates)

@@ -42,6 +42,8 @@ class NodePlan:
         file_id: The file it publishes under that keyword, 32 hex digits; None: a fresh one each
             time, since what was published once never expires.
         filename: The name of that file; None: made of the node's name.
+        token_file: Where the token of a node stands that somebody else runs, absolute; such a node
+            has no `source`.
     """
 
     name: str
@@ -53,6 +55,12 @@ class NodePlan:
     query: str | None = None
     file_id: str | None = None
     filename: str | None = None
+    token_file: str | None = None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether somebody else runs it: it is measured, never started or stopped."""
+        return self.token_file is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +126,11 @@ class Plan:
     peers_snapshot: str = "each"
     routing_snapshot: str = "each"
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether somebody else runs its nodes; of one plan it is all of them, or none."""
+        return any(node.is_attached for node in self.nodes)
+
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """Return plain data that `parse_plan` reads back to an equal plan."""
@@ -132,7 +145,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "env": dict(node.env),
             **{
                 key: value
-                for key in ("query", "file_id", "filename")
+                for key in ("query", "file_id", "filename", "token_file")
                 if (value := getattr(node, key)) is not None
             },
         }

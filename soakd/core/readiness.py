@@ -130,11 +130,23 @@ def advance(state: Readiness, node: NodeName, answer: Answer, now_s: float) -> R
     return replace(state, nodes=nodes)
 
 
-def decide(state: Readiness, now_s: float) -> Decision:
-    """Return what to do after the answers so far."""
+def decide(state: Readiness, now_s: float, *, attached: bool = False) -> Decision:
+    """Return what to do after the answers so far.
+
+    Args:
+        state: The answers.
+        now_s: Boot time.
+        attached: Somebody else runs the nodes, and has said where each one's token stands.
+    """
     pasts = [past for _, past in state.nodes]
     if all(isinstance(past.latest, Ready) for past in pasts):
         return AllReady()
+    if attached:
+        for name, past in state.nodes:
+            if past.forbidden >= MAX_FORBIDDEN:
+                return Failed(_wrong_token(name))
+            if isinstance(past.latest, Foreign) and past.foreign >= MAX_FOREIGN:
+                return Failed(Cause("listener_changed", past.latest.text, name))
     if all(past.forbidden >= MAX_FORBIDDEN for past in pasts):
         text = (
             f"every node answered 403 {MAX_FORBIDDEN} times on end:"
@@ -149,6 +161,14 @@ def decide(state: Readiness, now_s: float) -> Decision:
     if waited_s < FIRST_FOR_S:
         return Wait(now_s + FIRST_POLL_EVERY_S)
     return Wait(now_s + (EARLY_POLL_EVERY_S if waited_s < EARLY_FOR_S else POLL_EVERY_S))
+
+
+def _wrong_token(name: NodeName) -> Cause:
+    text = (
+        f"node {name} answered 403 {MAX_FORBIDDEN} times on end: what stands in its token file is"
+        " not the token of the node that listens there; name the api.token of that very node"
+    )
+    return Cause("wrong_token", text, name)
 
 
 def _taken(name: NodeName, answer: Foreign) -> Cause:

@@ -127,6 +127,11 @@ def run_tag(tag: str, sessions: Mapping[str, str], *, fresh_identity: bool) -> s
     return f"run-tag={tag} {names} fresh_identity={int(fresh_identity)}"
 
 
+def attached(urls: Mapping[str, str]) -> str:
+    """Return the marker of nodes that somebody else runs."""
+    return "attached " + " ".join(f"{node.upper()} url={url}" for node, url in urls.items())
+
+
 def started(pids: Mapping[str, int]) -> str:
     """Return the marker of the launch; `pids` is by node name."""
     return "started " + " ".join(f"{node.upper()} pid={pid}" for node, pid in pids.items())

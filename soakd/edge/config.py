@@ -110,6 +110,8 @@ class Config:
     """Runs of one user executing at a time."""
     queued_per_user: int = field(default=10, metadata=_integer(1, 10_000))
     """Runs of one user waiting at a time."""
+    attached_per_user: int = field(default=4, metadata=_integer(1, 1000))
+    """Runs of one user on nodes that somebody else runs, at a time; they hold no slot."""
     max_duration_s: float = field(default=14 * DAY_S, metadata=_number(1, 14 * DAY_S, " s"))
     """How long the rounds of a run may go on, extensions included."""
     submissions_per_minute: int = field(default=30, metadata=_integer(1, 10_000))

@@ -36,6 +36,15 @@ def gates_for(plan: dict[str, Any] | None, asked: Sequence[str]) -> list[str]:
     return [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
 
 
+def is_attached(plan: dict[str, Any] | None) -> bool:
+    """Whether somebody else ran the nodes: nothing is known of their processes."""
+    inner = (plan or {}).get("plan")
+    nodes = inner.get("nodes") if isinstance(inner, dict) else None
+    return isinstance(nodes, list) and any(
+        isinstance(node, dict) and node.get("token_file") is not None for node in nodes
+    )
+
+
 def judge(found: Findings, outcomes: Outcomes, asked: Sequence[str]) -> Judgement:
     """Hold the gates against what was read."""
     exits, panics = _node_exits(found), _panics(found)
@@ -43,9 +52,13 @@ def judge(found: Findings, outcomes: Outcomes, asked: Sequence[str]) -> Judgemen
         outcomes.series, exits or 0, panics or 0, measured_time(found, outcomes)["measured"]
     )
     unknown = {name for name, value in (("node_exits", exits), ("panics", panics)) if value is None}
-    texts = gates_for(found.documents.get("plan.json"), asked)
+    plan = found.documents.get("plan.json")
+    texts = gates_for(plan, asked)
     # Asked for on the command line, a gate stands for itself.
-    judged = gates.evaluate(gates.readable(texts), facts) if asked else gates.judge(texts, facts)
+    if asked:
+        judged = gates.evaluate(gates.readable(texts), facts)
+    else:
+        judged = gates.judge(texts, facts, attached=is_attached(plan))
     results = tuple(_unknown(item, unknown) for item in judged)
     result, cause = _ending(found)
     verdict, why = gates.verdict(result, cause, results)

@@ -9,6 +9,7 @@ import pytest
 from soakd.core import gate_rules
 from soakd.core.estimates import LagOne, wilson
 from soakd.core.gates import (
+    ATTACHED_GATES,
     DEFAULT_GATES,
     Facts,
     Gate,
@@ -412,3 +413,13 @@ def test_all_gates_that_do_not_hold_are_named() -> None:
 def test_facts_have_the_rounds_by_outcome() -> None:
     """For whoever shows them beside the gates."""
     assert facts("hme").counters.total == 3
+
+
+def test_nodes_of_somebody_else_are_judged_by_what_can_be_known_of_them() -> None:
+    """Not by how their processes end, print or grow; a plan's own gates stand for themselves."""
+    known = ["rounds >= 1", "errors <= 5%", "measured >= 90%"]
+    assert [gate.text for gate in ATTACHED_GATES] == known
+    assert [item.gate.text for item in judge((), facts("h"), attached=True)] == known
+    assert len(judge((), facts("h"))) == len(DEFAULT_GATES)
+    (own,) = judge(("hit_rate >= 0.1",), facts("h"), attached=True)
+    assert own.gate.text == "hit_rate >= 0.1"

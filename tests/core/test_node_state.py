@@ -9,6 +9,7 @@ import pytest
 from soakd.core import node_state
 from soakd.core.node_state import (
     Answers503,
+    Attached,
     Exited,
     Gone,
     IllegalTransition,
@@ -25,6 +26,7 @@ STATES: list[NodeState] = [
     Warm(7, 70),
     Ready(7, 70, 1.0),
     Exited(7, 1, None, 2.0),
+    Attached(),
 ]
 EVENTS: list[NodeEvent] = [Answers503(), Turned200(), Gone(None, 9)]
 NEXT: dict[str, list[NodeState | None]] = {
@@ -32,6 +34,7 @@ NEXT: dict[str, list[NodeState | None]] = {
     "warm": [Warm(7, 70), Ready(7, 70, 5.0), Exited(7, None, 9, 5.0)],
     "ready": [Ready(7, 70, 1.0), Ready(7, 70, 1.0), Exited(7, None, 9, 5.0)],
     "exited": [None, None, None],
+    "attached": [Attached(), Attached(), None],
 }
 
 
@@ -68,6 +71,12 @@ def test_the_public_entry_of_a_node_has_the_same_keys_in_every_state() -> None:
         "name": "a",
         "pid": None,
         "state": "staged",
+        "exit": None,
+    }
+    assert node_state.public_node("a", Attached()) == {
+        "name": "a",
+        "pid": None,
+        "state": "attached",
         "exit": None,
     }
     assert node_state.public_node("a", Warm(7, 70)) == {

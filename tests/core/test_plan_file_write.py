@@ -40,10 +40,17 @@ FULL = {
 }
 KEPT = make_plan(no_rounds=True)
 SELFTEST = make_plan(scenario="dht_selftest", warmup=[])
+ATTACHED = make_plan(
+    nodes=[
+        {"name": name, "token_file": f"/x/{name}.token", "host": "::1", "port": port}
+        | {"roles": ["publisher", "searcher"]}
+        for name, port in (("a", 2000), ("b", 2001))
+    ]
+)
 
 
 @pytest.mark.parametrize(
-    "plan", [make_plan(), make_plan(**FULL), make_plan(rounds=3), KEPT, SELFTEST]
+    "plan", [make_plan(), make_plan(**FULL), make_plan(rounds=3), KEPT, SELFTEST, ATTACHED]
 )
 def test_a_plan_is_read_back_the_same(plan: Plan) -> None:
     """Quotes, backslashes and fractions, rounds without a deadline."""

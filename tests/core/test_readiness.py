@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from soakd.core import readiness
+from soakd.core.model import Cause
 from soakd.core.readiness import (
     AllReady,
     Answer,
@@ -129,3 +130,27 @@ def test_an_unknown_node_is_refused() -> None:
     """An answer of a node that the run does not have is a bug."""
     with pytest.raises(KeyError):
         readiness.advance(readiness.begin(("a",), 0.0), "b", Ready(), 1.0)
+
+
+def test_one_wrong_token_of_an_attached_node_is_told_by_name() -> None:
+    """The user has named the file: waiting for the other node would tell nothing more."""
+    state = readiness.begin(("a", "b"), 0.0)
+    for tick in range(5):
+        state = _sweep(state, Warming503(), Forbidden403(), 5.0 * tick)
+    assert isinstance(readiness.decide(state, 20.0, attached=True), Wait)
+    state = _sweep(state, Warming503(), Forbidden403(), 25.0)
+    decided = readiness.decide(state, 25.0, attached=True)
+    assert isinstance(decided, Failed)
+    assert (decided.cause.code, decided.cause.node) == ("wrong_token", "b")
+    assert "api.token of that very node" in decided.cause.text
+    assert isinstance(readiness.decide(state, 25.0), Wait)
+
+
+@pytest.mark.safety
+def test_another_listener_in_place_of_an_attached_node_is_told_as_it_is() -> None:
+    """No advice about a program in a node folder: there is none."""
+    state = readiness.begin(("a", "b"), 0.0)
+    for tick in range(3):
+        state = _sweep(state, Foreign("uid 7 listens now"), Ready(), 5.0 * tick)
+    decided = readiness.decide(state, 10.0, attached=True)
+    assert decided == Failed(Cause("listener_changed", "uid 7 listens now", "a"))

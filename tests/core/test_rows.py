@@ -145,6 +145,10 @@ def test_a_line_that_is_no_record_is_named(line: str | bytes) -> None:
             "run-tag=t session_a=sa session_b=sb fresh_identity=1",
         ),
         (rows.started({"a": 11, "b": 12}), "started A pid=11 B pid=12"),
+        (
+            rows.attached({"a": "http://127.0.0.1:2000", "b": "http://[::1]:2001"}),
+            "attached A url=http://127.0.0.1:2000 B url=http://[::1]:2001",
+        ),
         (rows.ready_check(5.9, {"a": "200", "b": "503"}), "ready-check elapsed=5s A=200 B=503"),
         (rows.timer(59.9, 4), "timer remaining_secs=59 round=4"),
         (rows.timer(None, 4), "timer remaining_secs=none round=4"),

@@ -62,6 +62,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     max_running = 2
     running_per_user = 2
     queued_per_user = 5
+    attached_per_user = 3
     max_duration_s = 3600
     submissions_per_minute = 6
     auto_ports = "28000-28010"
@@ -78,6 +79,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         max_running=2,
         running_per_user=2,
         queued_per_user=5,
+        attached_per_user=3,
         max_duration_s=3600,
         submissions_per_minute=6,
         auto_ports="28000-28010",

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -47,7 +47,8 @@ from soakd.edge.shim_client import (
 from soakd.edge.store import NewRun, RunRow, Store
 from soakd.host import Host
 from soakd.hub import Hub
-from soakd.node import Access, NodeSink, Process
+from soakd.listeners import Listener, Process, Stranger
+from soakd.node import Access, NodeSink
 from soakd.run import Run
 from soakd.shim import protocol
 
@@ -77,6 +78,16 @@ def make_plan(**changes: Any) -> Plan:
     )
     given: dict[str, Any] = {"nodes": nodes, "duration_s": 60.0, "rounds": None, "run_tag": "t1"}
     return Plan(**(given | changes))
+
+
+def make_attached_plan(**changes: Any) -> Plan:
+    """Two nodes that somebody else runs."""
+    plan = make_plan(**changes)
+    nodes = (
+        replace(node, source="", token_file=f"/home/ann/{node.name}/api.token")
+        for node in plan.nodes
+    )
+    return replace(plan, nodes=tuple(nodes))
 
 
 def replace_everywhere(monkeypatch: pytest.MonkeyPatch, original: object, fake: object) -> None:
@@ -339,7 +350,8 @@ class FakeShim:
         self.calls.append(request)
         if verb in self.mute:
             return
-        missing = verb == "read" and (request["node"], request["path"]) not in self.files
+        named = {"read": request.get("path"), "read_token": "the token"}
+        missing = verb in named and (request["node"], named[verb]) not in self.files
         if verb in self.refuse or missing:
             code = "missing" if missing else "refused"
             text = self.refuse.get(verb, f"cannot read {request.get('path')}: no such file")
@@ -351,8 +363,10 @@ class FakeShim:
             self.process.exit()
             await stream.aclose()
 
-    def _do_begin(self, _request: dict[str, Any]) -> dict[str, Any]:
+    def _do_begin(self, request: dict[str, Any]) -> dict[str, Any]:
         self.begun = True
+        for node in request.get("token_files", {}):
+            self.files.setdefault((node, "the token"), f"token-of-{node}-1234\n".encode())
         return {"root": "/nodes"}
 
     def _do_latest_end(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -376,6 +390,10 @@ class FakeShim:
     def _do_replace(self, request: dict[str, Any]) -> dict[str, Any]:
         self.files[request["node"], request["path"]] = base64.b64decode(request["data"])
         return {"done": True}
+
+    def _do_read_token(self, request: dict[str, Any]) -> dict[str, Any]:
+        data = self.files[request["node"], "the token"]
+        return {"data": base64.b64encode(data).decode()}
 
     def _do_remove(self, request: dict[str, Any]) -> dict[str, Any]:
         found = self.files.pop((request["node"], request["path"]), None)
@@ -434,6 +452,8 @@ class FakeNet:
         self.called: list[tuple[str, str]] = []
         self.keywords: dict[str, tuple[str, str]] = {}
         self.tells_keyword_ids = True
+        self.listeners: dict[str, int] = {}
+        """By node of somebody else's, whose listener is met."""
         self._searched_s: dict[str, float] = {}
 
     def keyword_id(self, query: str) -> str | None:
@@ -474,7 +494,7 @@ class FakeNode:
         self,
         name: str,
         net: FakeNet,
-        process: Process | None = None,
+        process: Listener | None = None,
         sink: NodeSink | None = None,
     ) -> None:
         self.name = name
@@ -483,6 +503,7 @@ class FakeNode:
         self.kad_id: str | None = None
         self.process = process or Process(NO_PROCESS, TICKS, UID)
         self.on_token: Callable[[str], Awaitable[None]] | None = None
+        self.read_file: Callable[[str], Awaitable[bytes]] | None = None
         self.closed = False
         self.idle_s = 0.0
 
@@ -551,6 +572,8 @@ class FakeNode:
 
     async def readiness(self) -> readiness.Answer:
         await self.net.meet(self.name, "readiness")
+        if isinstance(self.process, Stranger) and self.process.uid is None:
+            self.process.uid = self.net.listeners.get(self.name, UID)
         if self.on_token is not None:
             await self.on_token(f"token-of-{self.name}")
         answers = self.net.answers.get(self.name)
@@ -635,13 +658,13 @@ class World:
         self,
         plan: NodePlan,
         _config: NodeConfig,
-        process: Process,
+        process: Listener,
         access: Access,
         sink: NodeSink,
     ) -> FakeNode:
         """In place of `LiveNode`."""
         self.nodes[plan.name] = made = FakeNode(plan.name, self.net, process, sink)
-        made.on_token = access.on_token
+        made.on_token, made.read_file = access.on_token, access.read_file
         return made
 
     def new_run(self, plan: Plan | None = None) -> Run:

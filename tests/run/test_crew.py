@@ -28,7 +28,7 @@ from soakd.edge.pidfds import start_ticks
 from soakd.edge.shim_client import ShimLost, SpawnedShim, spawn_shim
 from soakd.edge.store import RunRow, Store
 from soakd.host import Host
-from soakd.node import Process
+from soakd.listeners import Process
 from soakd.staging import Staging
 from tests.run.kit import UID, add_run, make_host, make_plan
 

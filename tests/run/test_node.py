@@ -26,11 +26,13 @@ from soakd.edge import ports
 from soakd.edge.clock import boot_now
 from soakd.edge.node_api import NodeApi
 from soakd.edge.pidfds import start_ticks
-from soakd.node import RESOURCE_SAMPLE_S, Access, LiveNode, Process
+from soakd.listeners import Process
+from soakd.node import RESOURCE_SAMPLE_S, Access, LiveNode
 from tests.run.kit import NO_PROCESS, TICKS, UID, VirtualTime, child_gone
 
 TOKEN = "ab" * 32
 CONFIG = NodeConfig("", (), "data", (), 4.0)
+PLAN = NodePlan("a", "/dist/a", "127.0.0.1", 20_000, ("publisher",))
 
 
 class Sink:
@@ -70,11 +72,10 @@ class Scripted:
             return NodeApi(host, port, verify, transport=transport)
 
         monkeypatch.setattr("soakd.node.NodeApi", make)
-        plan = NodePlan("a", "/dist/a", "127.0.0.1", 20_000, ("publisher",))
         process = Process(os.getpid(), start_ticks(os.getpid()) or 0, UID)
         self.sink = Sink()
         self.node = LiveNode(
-            plan,
+            PLAN,
             CONFIG,
             process,
             Access(rust_mule.DRIVER, self._read_file, self._keep),
@@ -177,6 +178,19 @@ async def test_token_that_is_none_is_never_sent(
     answer = await scripted.node.readiness()
     assert isinstance(answer, readiness.Bad | readiness.Refused)
     assert not any(request.headers.get("authorization") for request in scripted.requests)
+
+
+async def test_token_file_that_was_named_must_be_there(
+    scripted: Scripted, autojump_clock: MockClock
+) -> None:
+    """Somebody else runs the node: that the file is missing is no sign of an early moment."""
+    access = Access(rust_mule.DRIVER, scripted._read_file, scripted._keep, "/x/a.token")
+    node = LiveNode(PLAN, CONFIG, MYSELF, access, scripted.sink)
+    scripted.token = NodeError("no_file", "cannot open /x/a.token: no such file")
+    answer = await node.readiness()
+    assert isinstance(answer, readiness.Bad)
+    assert "/x/a.token: no such file" in answer.text
+    assert scripted.read == ["/x/a.token"]
 
 
 async def test_hanging_node_is_a_bad_answer_in_time(

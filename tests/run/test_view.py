@@ -11,7 +11,7 @@ from soakd.core.plan import Plan
 from soakd.core.stats import Counters, counters_to_dict
 from soakd.edge.store import GapRow, NodeRow, RunRow, Store
 from soakd.view import from_row, gap_map, parse_run_name, public, rates, run_name
-from tests.run.kit import ANN, add_run, make_host, make_plan
+from tests.run.kit import ANN, add_run, make_attached_plan, make_host, make_plan
 
 PUBLIC = {
     "id", "owner", "label", "state", "created_at", "started_at", "ended_at", "reason",
@@ -54,6 +54,18 @@ def test_queued_run_is_shown_from_its_row(tmp_path: Path, store: Store) -> None:
     assert status["rounds"]["total"] == 0
     assert status["hit_rate"] == {"value": None, "n": 0}
     assert (status["round"], status["deadline_at"], status["notes"]) == (None, None, [])
+
+
+def test_nodes_of_somebody_else_are_shown_as_such_from_the_row(
+    tmp_path: Path, store: Store
+) -> None:
+    """Before and after the run: nothing else is ever known of them."""
+    plan = make_attached_plan()
+    status = from_row(make_row(tmp_path, store, plan), plan, (), (), None)
+    assert status["nodes"] == [
+        {"name": name, "pid": None, "state": "attached", "exit": None, "trouble": []}
+        for name in "ab"
+    ]
 
 
 def test_finished_run_is_shown_from_its_row(tmp_path: Path, store: Store) -> None:

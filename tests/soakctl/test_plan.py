@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import sys
 import tomllib
@@ -112,6 +113,74 @@ def test_check_needs_no_soakd(
     captured = capsys.readouterr()
     assert facts(captured.out)["expected start"].startswith("unknown: cannot reach soakd")
     assert soakd.calls == []
+
+
+@pytest.fixture
+def attached_path(tmp_path: Path) -> Path:
+    """Return a plan file for two nodes that somebody else runs, beside their token files."""
+    path = tmp_path / "theirs.toml"
+    for name in "ab":
+        (tmp_path / f"{name}.token").write_text("0123456789abcdef-secret")
+    path.write_text(
+        '[node.a]\ntoken_file = "a.token"\n\n[node.b]\ntoken_file = "b.token"\nurl = "[::1]:2001"\n'
+    )
+    return path
+
+
+def test_check_of_attached_nodes_says_that_they_are_left_alone(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, attached_path: Path
+) -> None:
+    """No disk forecast and no queue; a port where nobody listens is what is odd."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = f"node.a.port={holder.getsockname()[1]}"
+        assert soakctl("plan", "check", "theirs.toml", "--set", port) == 0
+    out = capsys.readouterr().out
+    said = facts(out)
+    assert said["nodes"] == "somebody else's: they are not started, stopped or touched"
+    assert said["ports"].endswith(" node a")
+    assert "::1:2001 node b  nobody listens there now\n" in out
+    assert said["expected start"] == "at once: it needs no slot"
+    assert "disk" not in said
+    assert "secret" not in out
+    assert f'token_file = "{attached_path.parent / "a.token"}"' in out
+    assert read(out)[0].is_attached
+    assert soakd.calls == []
+    assert soakctl("--json", "plan", "check", "theirs.toml") == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["disk_bytes"] == 0
+
+
+def test_token_files_that_cannot_be_read_have_their_lines(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, attached_path: Path
+) -> None:
+    """All of them at once, and nothing of what they hold."""
+    (attached_path.parent / "a.token").unlink()
+    (attached_path.parent / "b.token").write_text("x" * 5000)
+    assert soakctl("plan", "check", "theirs.toml") == 78
+    said = capsys.readouterr().err
+    assert "cannot start: the token files are not ready" in said
+    assert "theirs.toml:2: node.a.token_file: cannot use" in said
+    assert "theirs.toml:5: node.b.token_file: cannot use" in said
+    assert "a token has no more than 4096 bytes, it has 5000" in said
+    assert "xx" not in said
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "broken link"])
+def test_a_token_file_must_be_a_regular_file(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, attached_path: Path, kind: str
+) -> None:
+    """One that blocks would block the shim's reading, too."""
+    path = attached_path.parent / "b.token"
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("nowhere")
+    assert soakctl("plan", "check", "theirs.toml") == 78
+    said = capsys.readouterr().err
+    assert ("No such file" if kind == "broken link" else "it is not a regular file") in said
 
 
 def _old(*_: object) -> None:
