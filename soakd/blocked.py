@@ -133,8 +133,9 @@ class BlockedRuns:
 
     @property
     def holding(self) -> list[BlockedRun]:
-        """Those that keep a slot and ports."""
-        return [run for run in self._runs.values() if not run.is_forgotten]
+        """Those that keep a slot and ports; a run on somebody else's nodes had none."""
+        runs = self._runs.values()
+        return [run for run in runs if not run.is_forgotten and not run.plan.is_attached]
 
     def add(self, run: BlockedRun) -> None:
         """From now on the run holds what it had."""

@@ -66,7 +66,7 @@ async def open_run_bundle(
         secrets = await host.db(host.store.secrets, row.id)
         spec = BundleSpec(
             nodes=_nodes(host, row, plan),
-            sources=tuple(node.source for node in plan.nodes),
+            sources=tuple(node.source for node in plan.nodes if not node.is_attached),
             secrets=tuple(Secret(item.kind, item.value) for item in secrets),
             full=full,
             keep_destinations=keep_destinations,
@@ -109,7 +109,7 @@ def _open_records(host: Host, row: RunRow, files: ExitStack) -> dict[str, int]:
 
 
 def _nodes(host: Host, row: RunRow, plan: Plan) -> tuple[NodeFolder, ...]:
-    if row.started_at is None:
+    if row.started_at is None or plan.is_attached:
         return ()
     root = plan.run_root or str(host.state_dir / "runs" / run_name(row.id) / "nodes")
     marker = "" if plan.run_root is None else f"{plan.run_root}/{RUN_ROOT_MARKER}"

@@ -114,7 +114,8 @@ class Crew:
         nonce = secrets.token_hex(16)
         self._account, self._owner_uid = account, account.uid
         await self._host.db(self._host.store.set_shim, self._run_id, n=shim_n, nonce=nonce)
-        nodes = [node.name for node in self._plan.nodes]
+        # Of nodes that somebody else runs no output comes here.
+        nodes = [node.name for node in self._plan.nodes if not node.is_attached]
         shim = await shims.spawn(self._host, self._post(folder, nonce), shim_n, nodes)
         self._shim, self._pid, self._ticks, self._nonce = shim, shim.pid, shim.ticks, nonce
         self._where, self._folder = (folder.shim_dir(), shim_n), folder
@@ -191,6 +192,8 @@ class Crew:
             if plan.run_root is None
             else {"run_root": plan.run_root, "run_folder": str(folder.path)}
         )
+        named = {node.name: node.token_file for node in plan.nodes if node.is_attached}
+        tokens = {"token_files": named} if named else {}
         await self.call(
             "begin",
             timeout_s=CALL_S,
@@ -198,6 +201,7 @@ class Crew:
             orphan_grace_s=orphan_grace_s,
             stop_grace_s=plan.stop_grace_s,
             **where,
+            **tokens,
         )
 
     async def extend(self, plan: Plan, by_s: float) -> None:

@@ -68,7 +68,8 @@ class Ending:
         elif cause is not None:
             records.marker(rows.error(cause.text))
         records.marker(rows.soak_finished(records.last_round))
-        records.marker(rows.node_stop_requested())
+        if not self._plan.is_attached:
+            records.marker(rows.node_stop_requested())
 
     async def _stop_processes(self, stopping: Stopping) -> None:
         observer, crew = self._observer, self._crew
@@ -107,7 +108,7 @@ class Ending:
         facts = self._observer.facts()
         results: tuple[gates.GateResult, ...] = ()
         if facts is not None:
-            results = gates.judge(self._plan.gates, facts)
+            results = gates.judge(self._plan.gates, facts, attached=self._plan.is_attached)
         self._observer.gates = [item.to_dict() for item in results]
         verdict, why = gates.verdict(stopping.result, stopping.cause, results)
         if any(item.gate.metric == "errors" and item.status == "failed" for item in results):

@@ -32,7 +32,9 @@ def session_names(run_id: int, plan: Plan) -> dict[str, str]:
 
 
 def of_start(run_id: int, plan: Plan) -> list[Lease]:
-    """What a run needs before any of its processes exists."""
+    """What a run needs before any of its processes exists; with somebody else's nodes nothing."""
+    if plan.is_attached:
+        return []
     name = run_name(run_id)
     nodes = plan.nodes
     return [
@@ -77,10 +79,12 @@ def with_blocked(status: dict[str, Any], plan: Plan, pids: Sequence[int]) -> dic
         return status
     they, are = ("processes", "they are") if len(pids) > 1 else ("process", "it is")
     named = " ".join(map(str, pids))
-    ports = " ".join(str(node.port) for node in plan.nodes)
-    note = (
-        f"{they} {named} could not be killed; slot and ports {ports} stay taken until {are} gone"
-        f" or an admin says `soakctl forget {status['id']}`"
-    )
+    note = f"{they} {named} could not be killed"
+    if not plan.is_attached:
+        ports = " ".join(str(node.port) for node in plan.nodes)
+        note += (
+            f"; slot and ports {ports} stay taken until {are} gone"
+            f" or an admin says `soakctl forget {status['id']}`"
+        )
     rung = {"rung": BLOCKED, "pids": list(pids)}
     return status | {"rung": rung, "notes": [*status["notes"], note]}

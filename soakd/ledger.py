@@ -15,12 +15,13 @@ from soakd.core import run_state
 from soakd.core.errors import HostError, SoakError
 from soakd.core.plan import Plan, parse_plan, plan_to_dict
 from soakd.edge.clock import boot_id, boot_now, rfc3339, wall_now
-from soakd.edge.store import LeaseTaken, RunRow
+from soakd.edge.peers import Peer
+from soakd.edge.store import LeaseTaken, NewRun, RunRow
 from soakd.host import Host
 from soakd.keeping import without_gates
 from soakd.log import get_logger
 from soakd.observer import Observer
-from soakd.view import from_row, run_name
+from soakd.view import QUEUED, from_row, run_name
 from soakd.work import Work
 
 RUNNER_STATES = {
@@ -48,6 +49,20 @@ def stored_plan(row: RunRow) -> Plan:
             f"cannot take over run {run_name(row.id)}: this soakd cannot read its plan ({error});"
             " finish the run with the soakd that stored it, then upgrade",
         ) from error
+
+
+def new_run(peer: Peer, plan: Plan, sha256: dict[str, str]) -> NewRun:
+    """The row of a run that has just been submitted."""
+    return NewRun(
+        owner_uid=peer.uid,
+        owner_name=peer.name,
+        label=plan.label,
+        created_at=wall_now(),
+        state=QUEUED,
+        state_json=json.dumps(run_state.to_dict(run_state.Queued())),
+        plan_json=json.dumps(plan_to_dict(plan)),
+        sha256_json=json.dumps(sha256),
+    )
 
 
 class Ledger:

@@ -6,7 +6,6 @@ its own, and whatever goes wrong in one ends there.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,17 +19,18 @@ from soakd.blocked import BlockedRun, BlockedRuns
 from soakd.collecting import RunBundle, open_run_bundle
 from soakd.core import run_state
 from soakd.core.errors import UserError
-from soakd.core.plan import Plan, ladder_s, plan_to_dict
+from soakd.core.plan import Plan, ladder_s
 from soakd.core.queue import Snapshot
 from soakd.desk import Desk
 from soakd.edge.clock import boot_now, rfc3339, wall_now
 from soakd.edge.peers import Peer
-from soakd.edge.store import NewRun, RunRow
+from soakd.edge.store import RunRow
 from soakd.flow_table import flow_table
+from soakd.guests import Guests
 from soakd.host import Host
 from soakd.hub import Event, Hub
 from soakd.insist import insist
-from soakd.ledger import stored_plan
+from soakd.ledger import new_run, stored_plan
 from soakd.log import bind, get_logger
 from soakd.run import Run
 from soakd.view import FINISHED, QUEUED, from_row, parse_run_name, planned, public, run_name
@@ -55,8 +55,9 @@ class Scheduler:
         self._hubs: dict[int, Hub] = {}
         self._waiting = Waiting(host)
         self.desk = Desk(host, self._waiting, self._live, self._snapshot, self._fill_slots)
-        # At most one entry per slot, so sending never blocks.
-        self._granted_in, self._granted = trio.open_memory_channel[Run](host.config.max_running)
+        self._guests = Guests(host)
+        # Slots, and limits per user, bound what is in it.
+        self._granted_in, self._granted = trio.open_memory_channel[Run](math.inf)
         self._changed = trio.Event()
         self._picked = trio.Event()
         self._stopping = False
@@ -95,7 +96,7 @@ class Scheduler:
     def counts(self) -> dict[str, int]:
         """How many runs hold a slot, how many wait."""
         return {
-            "running": len(self._live) + len(self._blocked.holding),
+            "running": len(self._with_slot()) + len(self._blocked.holding),
             "queued": len(self._waiting.entries),
         }
 
@@ -112,10 +113,16 @@ class Scheduler:
             raise UserError(
                 "refused", "cannot start a run: soakd is shutting down; try again later"
             )
-        with self._waiting.arriving(peer.uid, plan):
-            run_id = await self._create(peer, plan, sha256)
-            self._waiting.entries[run_id] = Entry(run_id, peer.uid, plan)
-        self._hubs[run_id] = Hub()
+        async with self._guests.arriving(peer, plan, is_draining=self.is_draining):
+            with self._waiting.arriving(peer.uid, plan):
+                new = new_run(peer, plan, sha256)
+                run_id = await self._host.db(self._host.store.create_run, new)
+            self._hubs[run_id] = Hub()
+            if plan.is_attached:
+                self._guests.owners[run_id] = peer.uid
+                self._granted_in.send_nowait(self._new_run(run_id, plan))
+            else:
+                self._waiting.entries[run_id] = Entry(run_id, peer.uid, plan)
         self._fill_slots()
         run = self._live.get(run_id)
         place = self._waiting.place(run_id)
@@ -126,19 +133,6 @@ class Scheduler:
         await self._waiting.save()
         state = QUEUED if run is None else run_state.name(run.state)
         return {"id": run_name(run_id), "state": state, **place}
-
-    async def _create(self, peer: Peer, plan: Plan, sha256: dict[str, str]) -> int:
-        new = NewRun(
-            owner_uid=peer.uid,
-            owner_name=peer.name,
-            label=plan.label,
-            created_at=wall_now(),
-            state=QUEUED,
-            state_json=json.dumps(run_state.to_dict(run_state.Queued())),
-            plan_json=json.dumps(plan_to_dict(plan)),
-            sha256_json=json.dumps(sha256),
-        )
-        return await self._host.db(self._host.store.create_run, new)
 
     async def resolve(self, run: str | None, peer: Peer) -> int:
         """Number of the run named, or of the peer's active or latest one."""
@@ -267,17 +261,23 @@ class Scheduler:
         """Asks `pick` what may start, starts it, and remembers why the others wait."""
         if self._stopping:
             return
-        live, blocked = list(self._live.values()), self._blocked.holding
+        live, blocked = self._with_slot(), self._blocked.holding
         for entry in self._waiting.pick(live, blocked, self.desk.cancelling):
-            run = Run(self._host, entry.id, entry.plan, self._hubs[entry.id])
-            self._live[entry.id] = run
-            self._granted_in.send_nowait(run)
+            self._granted_in.send_nowait(self._new_run(entry.id, entry.plan))
         moved = self._waiting.picked.moved
         if moved is not None:
             was = at_boot(moved.broken.start_by_s)
             self._tell("promise_moved", moved.broken.id, {"was": was, "why": moved.why})
         self._picked.set()
         self._picked = trio.Event()
+
+    def _new_run(self, run_id: int, plan: Plan) -> Run:
+        self._live[run_id] = run = Run(self._host, run_id, plan, self._hubs[run_id])
+        return run
+
+    def _with_slot(self) -> list[Run]:
+        """Live runs that hold a slot: nodes that somebody else runs need none."""
+        return [run for run in self._live.values() if not run.plan.is_attached]
 
     def _tell(self, kind: str, run_id: int, data: dict[str, Any]) -> None:
         """Tells those who watch a queued run of something: it has no records yet."""
@@ -287,8 +287,8 @@ class Scheduler:
             hub.publish("event", event | {"node": None, "data": data})
 
     def _snapshot(self) -> Snapshot:
-        live = list(self._live.values())
-        return self._waiting.snapshot(live, self._blocked.holding, self.desk.cancelling)
+        blocked = self._blocked.holding
+        return self._waiting.snapshot(self._with_slot(), blocked, self.desk.cancelling)
 
     async def _keep_looking(self) -> NoReturn:
         """Stores what is promised, and looks at the queue now and then: a disk may have room."""
@@ -337,6 +337,7 @@ class Scheduler:
             self._blocked.add(rest)
         self._waiting.ended(run.id, run.plan, run.written_bytes)
         del self._live[run.id]
+        self._guests.owners.pop(run.id, None)
         self._hubs.pop(run.id, None)
         self._release()
         return rest
@@ -351,20 +352,21 @@ class Scheduler:
         """Takes over, or ends, every run that an earlier soakd left unfinished or blocked."""
         await self._waiting.load()
         blocked = await self._blocked.take_up()
-        for rest in blocked:
+        for rest in self._blocked.holding:
             self._waiting.hold_slot(Entry.of(await self._row(rest.id), rest.plan))
         for row in await self._host.db(self._host.store.unfinished_runs):
             plan = stored_plan(row)
             self._hubs[row.id] = Hub()
-            if row.state == QUEUED:
+            if plan.is_attached:
+                self._guests.owners[row.id] = row.owner_uid
+            elif row.state == QUEUED:
                 self._waiting.entries[row.id] = Entry.of(row, plan)
                 continue
-            self._waiting.hold_slot(Entry.of(row, plan))
+            else:
+                self._waiting.hold_slot(Entry.of(row, plan))
             # A release without leases may have started it.
             await self._host.db(self._host.store.lease_all, leases.of_start(row.id, plan), row.id)
-            run = Run(self._host, row.id, plan, self._hubs[row.id])
-            self._live[row.id] = run
-            nursery.start_soon(self._hold, run)
+            nursery.start_soon(self._hold, self._new_run(row.id, plan))
         for rest in blocked:
             # Only now: what it gives back must not be given to others before all are known.
             nursery.start_soon(self._blocked.hold, rest)

@@ -114,6 +114,9 @@ class Waiting:
             if known is not None and known["boot_id"] == boot_id():
                 self._promise = Promise(known["run"], known["start_by_boot_s"])
         for row in await self._host.db(store.spells, wall_now() - REMEMBERED_S):
+            if any(node.get("token_file") for node in json.loads(row.plan_json)["nodes"]):
+                # On somebody else's nodes: that costs nobody a slot.
+                continue
             self._spells[row.id] = Spell(row.owner_uid, row.started_at, row.ended_at)
             self._learn_from(row)
 
@@ -157,16 +160,20 @@ class Waiting:
         )
         admission.check_duration(plan, limits)
         waiting = sum(entry.uid == uid for entry in self.entries.values()) + self._arriving[uid]
+        if plan.is_attached:
+            # It will not be in the queue, and no node of it writes here.
+            waiting = 0
         now_s = boot_now()
         recent = [at_s for at_s in self._submitted.get(uid, ()) if at_s > now_s - 60.0]
         admission.check_counts(limits, waiting, recent, now_s)
-        admission.check_disk(self._disk_bytes(plan), disk.free_bytes(self._host.state_dir))
+        if not plan.is_attached:
+            admission.check_disk(self._disk_bytes(plan), disk.free_bytes(self._host.state_dir))
         self._submitted[uid] = [*recent, now_s]
-        self._arriving[uid] += 1
+        self._arriving[uid] += not plan.is_attached
         try:
             yield
         finally:
-            self._arriving[uid] -= 1
+            self._arriving[uid] -= not plan.is_attached
 
     # -- who comes and goes --------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import trio
 
 from soakd.abort_gates import AbortGates
+from soakd.attached import AttachedNodes
 from soakd.core import run_state
 from soakd.core.errors import HostError, SoakError
 from soakd.core.gates import windows_of
@@ -80,7 +81,8 @@ class Work:
         self._owner = owner
         self._plan = owner.plan
         self._crew = owner.crew
-        self._fleet: Nodes = Fleet(host, run_id, owner.plan, owner.crew, observer)
+        kind = AttachedNodes if owner.plan.is_attached else Fleet
+        self._fleet: Nodes = kind(host, run_id, owner.plan, owner.crew, observer)
         self._host = host
         self._id = run_id
         self._observer = observer

@@ -17,6 +17,7 @@ from soakd.shim.errors import VerbError, from_os
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+TOKEN_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 MAX_DEPTH = 64
@@ -86,6 +87,33 @@ def read(root: int, path: str, offset: int, length: int) -> dict[str, object]:
         os.close(fd)
     text = binascii.b2a_base64(data, newline=False).decode("ascii")
     return {"data": text, "total": info.st_size, "mode": stat.S_IMODE(info.st_mode)}
+
+
+def read_token(path: str) -> dict[str, object]:
+    """The content in base64 of a token file, which the user has named and which may be anywhere.
+
+    Links are followed: they are the user's own, and it is the user's rights that read here.
+
+    Raises:
+        VerbError: it is missing, no regular file, or too large for a token.
+    """
+    try:
+        fd = os.open(path, TOKEN_FILE)
+    except OSError as exc:
+        raise from_os(exc, f"open {path}") from None
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise VerbError("not_a_file", f"cannot open {path}: it is not a regular file")
+        data = os.pread(fd, protocol.MAX_TOKEN_BYTES + 1, 0)
+    except OSError as exc:
+        raise from_os(exc, f"read {path}") from None
+    finally:
+        os.close(fd)
+    if len(data) > protocol.MAX_TOKEN_BYTES:
+        limit = protocol.MAX_TOKEN_BYTES
+        raise VerbError("too_big", f"cannot read {path}: a token has no more than {limit} bytes")
+    return {"data": binascii.b2a_base64(data, newline=False).decode("ascii")}
 
 
 class Replacement:

@@ -19,6 +19,8 @@ MAX_FILE_BYTES = 256 * 1024
 """Largest file that `read_file` and `replace` move."""
 MAX_PIECE_BYTES = 32 * 1024
 """Largest piece of a file in one frame, before base64."""
+MAX_TOKEN_BYTES = 4096
+"""Largest token file of a node that somebody else runs."""
 MAX_LINE_BYTES = 4096
 """Longest line of a node's stderr in one event."""
 
@@ -27,6 +29,7 @@ VERBS = frozenset(
         "begin",
         "stage",
         "read",
+        "read_token",
         "replace",
         "remove",
         "list",

@@ -65,6 +65,7 @@ class Verbs:
         self._host = host
         self._root: roots.Root | None = None
         self._folders: dict[str, str] = {}
+        self._token_files: dict[str, str] = {}
         self._replacement = files.Replacement()
 
     def handle(self, verb: str, request: Params) -> Result | Job:
@@ -91,6 +92,9 @@ class Verbs:
         out_max_bytes = output.DEFAULT_BYTES
         if request.get("out_max_bytes") is not None:
             out_max_bytes = max(output.MIN_BYTES, params.whole(request, "out_max_bytes"))
+        if "token_files" in request:
+            named = params.table(request, "token_files")
+            self._token_files = {node: _absolute(path) for node, path in named.items()}
         if "run_root" in request:
             folder = params.text(request, "run_folder")
             path = _absolute(params.text(request, "run_root"))
@@ -148,6 +152,12 @@ class Verbs:
         node = self._node(request)
         offset, length = params.whole(request, "offset"), params.whole(request, "length")
         return files.read(node.folder, params.text(request, "path"), offset, length)
+
+    def _do_read_token(self, request: Params) -> Result:
+        name = params.text(request, "node")
+        if name not in self._token_files:
+            raise VerbError("no_such_node", f"cannot read a token of {name!r}: begin named none")
+        return files.read_token(self._token_files[name])
 
     def _do_replace(self, request: Params) -> Result:
         node, path = self._node(request), params.text(request, "path")

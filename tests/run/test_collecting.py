@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from soakd.collecting import open_run_bundle, record_names
 from soakd.core.errors import HostError, UserError
-from soakd.core.plan import NodePlan, Plan
+from soakd.core.plan import NodePlan, Plan, plan_to_dict
 from soakd.edge.journal import RunFolder
 from soakd.edge.store import RunRow, Store
 from soakd.host import Host
@@ -207,3 +208,19 @@ async def test_nodes_below_a_run_root_are_packed_while_it_is_this_runs(
         assert not any(path.endswith("seen.txt") for path in members)
         assert b"mule-b" in member(members, "MANIFEST.json")
     folder.close()
+
+
+async def test_nodes_of_somebody_else_are_not_packed(tmp_path: Path, store: Store) -> None:
+    """Neither their folders nor what they hold is the run's; their tokens are masked as ever."""
+    box = Box(tmp_path, store)
+    nodes = (replace(n, source="", token_file=f"/x/{n.name}.token") for n in box.plan.nodes)
+    plan = replace(box.plan, nodes=tuple(nodes))
+    box.host.store.set_columns(1, plan_json=json.dumps(plan_to_dict(plan)))
+    folder = box.started()
+    records = Records(folder)
+    await records.write("logs/answers.ndjson", f"it said {TOKEN}\n")
+    box.host.store.add_secret(1, "token", TOKEN)
+    folder.close()
+    _, members = await box.collect()
+    assert not [name for name in members if "mule-" in name]
+    assert TOKEN.encode() not in member(members, "logs/answers.ndjson")

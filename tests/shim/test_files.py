@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from soakd.shim import copying, files, roots
+from soakd.shim import copying, files, protocol, roots
 from soakd.shim.copying import Order, TreeCopy
 from soakd.shim.errors import VerbError
 from tests.shim.harness import drain
@@ -390,3 +390,37 @@ def test_folders_of_others_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(VerbError) as caught:
         roots.open_nodes_root(str(tmp_path / "absent"))
     assert code_of(caught) == "missing"
+
+
+@pytest.mark.safety
+def test_a_token_file_may_be_a_link_and_must_be_a_file(tmp_path: Path) -> None:
+    """It is the user's own path, read with the user's rights; a FIFO blocks nobody."""
+    token = tmp_path / "api.token"
+    token.write_bytes(b"t" * protocol.MAX_TOKEN_BYTES)
+    (tmp_path / "link").symlink_to(token)
+    read = files.read_token(str(tmp_path / "link"))
+    assert base64.b64decode(str(read["data"])) == token.read_bytes()
+    os.mkfifo(tmp_path / "fifo")
+    token.write_bytes(b"t" * (protocol.MAX_TOKEN_BYTES + 1))
+    for name, code in (("fifo", "not_a_file"), (".", "not_a_file"), ("link", "too_big")):
+        with pytest.raises(VerbError) as caught:
+            files.read_token(str(tmp_path / name))
+        assert code_of(caught) == code
+        assert "ttt" not in caught.value.text
+    with pytest.raises(VerbError) as caught:
+        files.read_token(str(tmp_path / "absent"))
+    assert code_of(caught) == "missing"
+
+
+def test_a_token_file_on_a_failing_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened, but not read."""
+    (tmp_path / "api.token").write_text("t" * 64)
+
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(VerbError, match="cannot read .*api.token"):
+        files.read_token(str(tmp_path / "api.token"))

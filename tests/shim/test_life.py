@@ -56,6 +56,39 @@ async def test_verbs_want_begin_first(shim: RunningShim) -> None:
     assert refused.value.code == "begun"
 
 
+@pytest.mark.safety
+async def test_tokens_are_read_where_begin_has_named_them(shim: RunningShim) -> None:
+    """And nowhere else; the ladder of a shim that holds nothing ends at once."""
+    token = shim.folder / "their.token"
+    token.write_text("t" * 64)
+    with pytest.raises(ShimRefused, match="must be absolute"):
+        await shim.begin(token_files={"a": "their.token"})
+    await shim.begin(token_files={"a": str(token)})
+    assert await shim.link.read_token("a") == b"t" * 64
+    token.write_text("u" * 64)
+    assert await shim.link.read_token("a") == b"u" * 64
+    with pytest.raises(ShimRefused) as refused:
+        await shim.link.read_token("b")
+    assert refused.value.code == "no_such_node"
+    await shim.call("stop", reason="test")
+    assert (await shim.wait_for("stopped"))["left"] == []
+    assert shim.rungs() == []
+    assert "uuu" not in json.dumps(shim.journal)
+    await shim.call("end")
+    assert await shim.wait_exit() == 0
+
+
+async def test_a_users_token_that_others_may_not_read_stays_unread(dropped: RunningShim) -> None:
+    """The shim has its user's rights, not soakd's."""
+    token = dropped.folder / "roots.token"
+    token.write_text("t" * 64)
+    token.chmod(0o600)
+    await dropped.begin(token_files={"a": str(token)})
+    with pytest.raises(ShimRefused) as refused:
+        await dropped.link.read_token("a")
+    assert "ttt" not in str(refused.value)
+
+
 async def test_bad_requests_are_answered_and_survived(shim: RunningShim) -> None:
     """Unknown verbs, wrong types, missing nodes: an error each, and the shim goes on."""
     await shim.begin()

@@ -167,6 +167,20 @@ class ShimConnection:
                 return data
         raise ShimRefused("changed", f"cannot read {path}: it keeps changing its size")
 
+    async def read_token(self, node: str) -> bytes:
+        """The token file of a node that somebody else runs, as `begin` has named it.
+
+        Raises:
+            ShimRefused, ShimLost: as in `call`.
+        """
+        answer = await self.call("read_token", timeout_s=FILE_TIMEOUT_S, node=node)
+        try:
+            return base64.b64decode(answer["data"], validate=True)
+        except (KeyError, TypeError, ValueError):
+            # Its text may hold the token: not even a cause is shown.
+            text = f"cannot read the token of {node}: the shim's answer makes no sense"
+            raise ShimLost(text) from None
+
     async def replace_file(self, node: str, path: str, data: bytes, mode: int) -> None:
         """Put a whole file into a node folder, atomically.
 
