@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,12 +151,15 @@ def _resolve(module: str, name: str) -> str:
     return full if _under(module, *OURS) and is_module else module
 
 
-IMPORTS = [
-    found
-    for package in OURS
-    for path in sorted((ROOT / package).rglob("*.py"))
-    for found in _imports_of(path)
-]
+@cache
+def _imports() -> list[Import]:
+    """Every import of ours; not read before a test asks, for each worker loads this file."""
+    return [
+        found
+        for package in OURS
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for found in _imports_of(path)
+    ]
 
 
 def _layer_of(module: str) -> Layer:
@@ -199,7 +203,7 @@ def _is_stdlib(module: str) -> bool:
 def test_layers_import_only_what_the_design_allows() -> None:
     """No layer reaches up, and no edge file reaches sideways."""
     wrong = [
-        str(found) for found in IMPORTS if not _is_stdlib(found.imported) and not _allowed(found)
+        str(found) for found in _imports() if not _is_stdlib(found.imported) and not _allowed(found)
     ]
     assert wrong == []
 
@@ -208,7 +212,7 @@ def test_core_stays_pure() -> None:
     """The core imports nothing that looks at the world."""
     wrong = [
         str(found)
-        for found in IMPORTS
+        for found in _imports()
         if _under(found.importer, "soakd.core") and _under(found.imported, *CORE_BANNED)
     ]
     assert wrong == []
@@ -221,14 +225,14 @@ def test_what_every_verb_of_soakctl_loads_is_light() -> None:
     while waiting:
         module = waiting.pop()
         reached.add(module)
-        eager = {f.imported for f in IMPORTS if f.importer == module and not f.lazy}
+        eager = {f.imported for f in _imports() if f.importer == module and not f.lazy}
         waiting.extend(eager - reached)
     assert {module for module in reached if _under(module, *SOAKCTL_LAZY)} == set()
 
 
 def test_only_main_imports_the_daemon() -> None:
     """The daemon ties everything together; nothing else may lean on it."""
-    importers = {found.importer for found in IMPORTS if _under(found.imported, "soakd.daemon")}
+    importers = {found.importer for found in _imports() if _under(found.imported, "soakd.daemon")}
     assert {name for name in importers if not _under(name, "soakd.daemon")} <= {"soakd.__main__"}
 
 
@@ -236,7 +240,7 @@ def test_shim_and_bundle_imports_stand_at_the_top() -> None:
     """They run from a zip that an upgrade must not change half-way: no late imports."""
     late = [
         str(found)
-        for found in IMPORTS
+        for found in _imports()
         if _under(found.importer, "soakd.shim", "soakd.bundle")
         and found.lazy
         and not _under(found.imported, "isal")
@@ -249,7 +253,7 @@ def test_programs_for_any_python_have_no_foreign_imports(package: str) -> None:
     """Shim, helper and simulated node run with -I -S: standard library and themselves."""
     wrong = [
         str(found)
-        for found in IMPORTS
+        for found in _imports()
         if _under(found.importer, package)
         and not _is_stdlib(found.imported)
         and not _under(found.imported, package, "isal", "soakd")
