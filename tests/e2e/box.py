@@ -21,8 +21,9 @@ import pytest
 from soakctl.session import Session
 from soakd.simnode import install
 from tests.coverage_gates import CoverageGates
-from tests.e2e.host import free_ports, free_udp_range, is_free, is_locked, node_python
+from tests.e2e.host import is_locked, node_python
 from tests.e2e.waiting import GUARD_S, STOP_GUARD_S, wait_for
+from tests.ports import free_ports, free_udp_range, is_free
 
 ROOT = Path(__file__).resolve().parents[2]
 _UDP_PORTS = 8

@@ -18,8 +18,9 @@ from soakctl.session import Session
 from soakd.core.plan import longest_round_s, parse_plan
 from soakd.simnode import install, order
 from tests.e2e.box import FAST_NODES, Box, Status
-from tests.e2e.host import free_ports, free_udp_range, is_free, node_python
+from tests.e2e.host import node_python
 from tests.e2e.records import epoch
+from tests.ports import free_ports, free_udp_range, is_free
 
 MANY = 24
 """Soaks at a time; more would make two cores the subject of the test."""

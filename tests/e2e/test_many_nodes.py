@@ -14,7 +14,8 @@ import pytest
 
 from soakd.simnode import install
 from tests.e2e.box import FAST_NODES, Box
-from tests.e2e.host import free_ports, free_udp_range, node_python
+from tests.e2e.host import node_python
+from tests.ports import free_ports, free_udp_range
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -15,8 +15,8 @@ import pytest
 from soakd.simnode.failures import FAILURES
 from tests.e2e import faults
 from tests.e2e.box import Box, Status, coverage_env
-from tests.e2e.host import is_free
 from tests.e2e.records import epoch
+from tests.ports import is_free
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.safety]
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.box import Box
-from tests.e2e.host import alive, free_ports, node_python
+from tests.e2e.host import alive, node_python
 from tests.e2e.waiting import wait_for
+from tests.ports import free_ports
 from tests.shim.scene import start_as
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.safety]

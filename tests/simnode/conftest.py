@@ -8,34 +8,30 @@ import pytest
 
 from soakd.simnode import install
 from soakd.simnode.loop import Loop
-from tests.simnode.simnodes import (
-    ROOT,
-    MakeNode,
-    SimNode,
-    free_tcp_port,
-    free_udp_range,
-    wait_until,
-)
+from tests.ports import free_ports, free_udp_range
+from tests.simnode.simnodes import ROOT, MakeNode, SimNode, wait_until
+
+_UDP_PORTS = 4
 
 
 @pytest.fixture
 def make_node(tmp_path: Path, child_env: dict[str, str]) -> Iterator[MakeNode]:
     """Make nodes of one simulated network; all of them are gone afterwards."""
     nodes: list[SimNode] = []
-    udp = free_udp_range()
+    udp = free_udp_range(_UDP_PORTS)
 
     def make(name: str = "a", **sim: object) -> SimNode:
         quick: dict[str, object] = {
             "network": str(tmp_path),
             "udp_first_port": udp,
-            "udp_ports": 4,
+            "udp_ports": _UDP_PORTS,
             "warmup_secs": 0.0,
             "beacon_secs": 0.05,
             "latency_min_secs": 0.0,
             "latency_max_secs": 0.0,
             "sigint_miss_rate": 0.0,
         }
-        port = free_tcp_port()
+        [port] = free_ports(1)
         folder = tmp_path / name
         install(
             folder,

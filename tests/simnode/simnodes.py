@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -161,31 +159,6 @@ def status_field(pid: int, name: str) -> str:
     """Read a line of the status of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
-
-
-def free_tcp_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def free_udp_range(count: int = 4) -> int:
-    """Return the first of so many free UDP ports below the range of ephemeral ones."""
-    start = 20000 + os.getpid() % 900 * 8
-    for first in range(start, start + 5000, count):
-        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
-        try:
-            for offset, sock in enumerate(sockets):
-                sock.bind(("127.0.0.1", first + offset))
-        except OSError:
-            continue
-        else:
-            return first
-        finally:
-            for sock in sockets:
-                sock.close()
-    raise AssertionError("no free UDP ports")
 
 
 MakeNode = Callable[..., SimNode]

@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 
-from tests.simnode.simnodes import MakeNode, SimNode, free_udp_range, wait_until
+from tests.ports import free_udp_range
+from tests.simnode.simnodes import MakeNode, SimNode, wait_until
 from tests.simnode.test_keyword_flows import answered, origins
 from tests.simnode.test_keyword_flows import publish as publish_keyword
 from tests.simnode.test_keyword_flows import search as search_keyword
