@@ -7,8 +7,9 @@ node of each is told what to do wrong once rounds go well, and everything is kep
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,10 @@ SETTINGS = (
     "submissions_per_minute = 1000\n"
 )
 """For soakd.toml."""
-START_S = 1.5
-"""What the start of one soak may take while the others start."""
+SPARE_S = 10.0
+"""What a soak has left, about, while it must not end yet: it is given more."""
+MOST_ERRORS = 0.05
+"""More of them fail a verdict."""
 GUARD_S = 180.0
 _LOOK_EVERY_S = 0.25
 _UDP_PORTS = 2
@@ -62,14 +65,14 @@ class Case:
         name: of the test.
         orders: for the running node, see `soakd.simnode.faults`; none are given if `from_start`.
         node: `a` publishes, `b` searches.
-        fault_s: how long rounds may start after the order.
+        fault_s: how long rounds may start after the order, at least; two time-outs of a call fit.
         from_start: the orders stand in the node's configuration.
     """
 
     name: str
     orders: tuple[str, ...]
     node: str = "b"
-    fault_s: float = 12.0
+    fault_s: float = 25.0
     from_start: bool = False
 
 
@@ -87,6 +90,8 @@ class Soak:
     """Every sentence that `status` ever showed for a node, once."""
     shown: str = ""
     """What `soakctl status` printed when the first of them was there."""
+    status: Status = field(default_factory=dict)
+    """Seen last."""
     final: Status = field(default_factory=dict)
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
@@ -161,10 +166,14 @@ class Campaign:
         self.soakd = Memory(box.daemon.pid)
         self.shims: list[Memory] = []
 
-    def play(self, cases: Sequence[Case]) -> None:
-        """Start a soak of each case, give the orders once rounds go well, wait for all ends."""
+    def play(self, cases: Sequence[Case], failing: Collection[Case] = ()) -> None:
+        """Start a soak of each case, give the orders once rounds go well, wait for all ends.
+
+        Those of `failing` go on until their errors are enough for a failed verdict: how many rounds
+        went well before the order, while others started, depends on the host.
+        """
         wave = self._start(cases)
-        self._until(wave, _is_measured, "a first round of every soak")
+        self._until(wave, self._is_measured, "a first round of every soak")
         if not self.soakd.before_mb:
             self.soakd.begin()
         for soak in wave:
@@ -172,8 +181,11 @@ class Campaign:
             shim.begin()
             self.shims.append(shim)
         for soak in wave:
+            self._keep(soak, soak.case.fault_s, soak.case.fault_s)
             soak.ordered_at = time.time()
             order(self.box.node(soak.run, soak.case.node) / "data", *soak.case.orders)
+        failing_soaks = [soak for soak in wave if soak.case in failing]
+        self._until(failing_soaks, self._has_failed, "errors of every soak that shall fail")
         self.finish(wave)
 
     def play_from_start(self, cases: Sequence[Case], ready_s: float) -> None:
@@ -197,14 +209,21 @@ class Campaign:
         for number, case in enumerate(cases):
             own = ports[2 * number : 2 * number + 2]
             env = self._install(case, own, first_udp + _UDP_PORTS * number)
-            length_s = case.fault_s + START_S * (len(cases) - number)
             done = self.box.ctl(
-                "--json", "start", f"{length_s:.0f}", "--set", "stop_grace_s=2",
+                "--json", "start", f"{2 * SPARE_S:.0f}", "--set", "stop_grace_s=2",
                 "--label", case.name, env={**env, **variables},
             )  # fmt: skip
             wave.append(Soak(case, done.json()["id"], self.box, own))
             self.soaks[case.name] = wave[-1]
+            for soak in wave:
+                self._keep(soak, SPARE_S, 2 * SPARE_S)
         return wave
+
+    def _keep(self, soak: Soak, at_least_s: float, then_s: float) -> None:
+        """Extend a soak that has less left; how long the others take to start nobody knows."""
+        left_s = self.box.status(soak.run)["remaining_s"]
+        if left_s is not None and left_s < at_least_s:
+            self.box.call("run.extend", run=soak.run, by_s=math.ceil(then_s - left_s))
 
     def _install(self, case: Case, ports: list[int], udp: int) -> dict[str, str]:
         """Make both node folders; the environment to start them with."""
@@ -249,6 +268,7 @@ class Campaign:
                 time.sleep(_LOOK_EVERY_S)
 
     def _see(self, soak: Soak, status: Status) -> None:
+        soak.status = status
         sentences = [text for node in status["nodes"] for text in node.get("trouble") or ()]
         if sentences and not soak.shown:
             soak.shown = self.box.ctl("status", soak.run).out
@@ -256,9 +276,16 @@ class Campaign:
         if status["state"] == "finished" and not soak.final:
             soak.final, soak.finished_at = status, time.time()
 
-
-def _is_measured(soak: Soak) -> bool:
-    assert not soak.final, f"{soak.case.name} ended before the order: {soak.final}"
-    if not (soak.box.run_folder(soak.run) / "logs/rounds.ndjson").exists():
+    def _has_failed(self, soak: Soak) -> bool:
+        rounds = soak.status["rounds"]
+        if soak.final or (soak.shown and rounds["error"] > MOST_ERRORS * rounds["total"]):
+            return True
+        self._keep(soak, SPARE_S / 2, SPARE_S)
         return False
-    return bool(soak.rounds())
+
+    def _is_measured(self, soak: Soak) -> bool:
+        assert not soak.final, f"{soak.case.name} ended before the order: {soak.final}"
+        self._keep(soak, SPARE_S, 2 * SPARE_S)
+        if not (soak.box.run_folder(soak.run) / "logs/rounds.ndjson").exists():
+            return False
+        return bool(soak.rounds())

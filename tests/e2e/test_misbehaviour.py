@@ -88,7 +88,7 @@ ENDS = [
     End(Case("panic", ("panic:out of luck",)), 101, None, "exit status 101"),
 ]
 HARMLESS = [
-    Case("hang-on-status", ("hang:/status",), fault_s=16.0),
+    Case("hang-on-status", ("hang:/status",)),
     Case("rotate-token", ("rotate-token", "rotate-token@2")),
     Case("listener-closed", ("listener-closed",)),
     Case("session-loss", ("session-loss",)),
@@ -99,9 +99,9 @@ STALLS = [
     Case("stall-of-the-publisher", ("loop-stall:20",), "a", fault_s=27.0),
 ]
 HEALED = [
-    Case("hang-heals", ("hang:/kad/search_sources", "heal@3"), fault_s=22.0),
-    Case("errors-heal", ("http:500", "heal@4"), fault_s=15.0),
-    Case("garbage-heals", ("garbage", "heal@4"), "a", fault_s=15.0),
+    Case("hang-heals", ("hang:/kad/search_sources", "heal@3")),
+    Case("errors-heal", ("http:500", "heal@4")),
+    Case("garbage-heals", ("garbage", "heal@4"), "a"),
 ]
 PANIC_THREAD = Case("panic-thread", ("panic-thread:queue is full",))
 SLOW = [*(lie.case for lie in LIES), *STALLS]
@@ -114,7 +114,7 @@ def named(cases: list[Lie] | list[End]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
-    """Yield all soaks, ended; a minute of time-outs and half a minute of starts."""
+    """Yield all soaks, ended; a minute of time-outs and the starts."""
     faulthandler.cancel_dump_traceback_later()
     # Without coverage, also in a whole run: its books would grow where soakd does not.
     box = Box(tmp_path_factory.mktemp("mis"), {})
@@ -123,7 +123,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
         box.serve()
         campaign = Campaign(box)
         assert max(len(SLOW), len(QUICK)) <= MANY
-        campaign.play(SLOW)
+        campaign.play(SLOW, failing=[lie.case for lie in LIES])
         campaign.play(QUICK)
         yield campaign
     finally:
@@ -213,7 +213,8 @@ def test_a_node_that_ends_is_told_with_its_exit(campaign: Campaign, end: End) ->
     for record in soak.rounds_since_order():
         if record["outcome"] == "error":
             assert record["cause"] in {f"node_down:{name}", None}
-    assert len([r for r in soak.rounds() if r["outcome"] == "error"]) <= 1
+    # One under way, and one that began while the shim waited for a core to tell the news.
+    assert len([r for r in soak.rounds() if r["outcome"] == "error"]) <= 2
     check_rounds(tsv(campaign.box, soak.run), soak.rounds())
     check_events(campaign.box, soak.run)
 

@@ -1,0 +1,74 @@
+"""The suite side by side: it mostly waits, so several workers (pytest-xdist) share it.
+
+A file is one piece of work: one worker runs its tests, one after the other, as without workers, for
+they share a box, a machine or a campaign. Tests of different files must bear each other: their
+folders, names and ports (`tests.ports`) are their own, and they wait for states, not for time.
+Long files begin first; else the last of them would run alone in the end. Each worker measures its
+coverage, and the process that started them judges the sum (`tests.coverage_gates`).
+
+`-n 0` runs everything in one process, as a debugger wants it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+PER_CORE = 2
+"""Workers: tests that wait leave the core to others."""
+LONGEST_FIRST = (
+    "e2e/test_misbehaviour.py",
+    "e2e/test_restart.py",
+    "e2e/test_blocked.py",
+    "e2e/test_misbehaviour_memory.py",
+    "core/test_queue_properties.py",
+    "e2e/test_queue_acts.py",
+    "systemd/test_boot.py",
+    "test_house.py",
+)
+"""Files of more than half a minute; the order of the others matters little."""
+_PASS = re.compile(r"\bpass\d+\b")
+
+
+def told_to_worker(config: pytest.Config) -> dict[str, Any] | None:
+    """What this process was told if it runs tests for another one, else None."""
+    told: dict[str, Any] | None = getattr(config, "workerinput", None)
+    return told
+
+
+def count_workers(config: pytest.Config) -> int:
+    """How many workers are worth their start: none for chosen files, a search by name, or `-s`."""
+    all_files = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if not all_files or config.option.keyword or config.option.capture == "no":
+        return 0
+    return PER_CORE * len(os.sched_getaffinity(0))
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Sort tests by file, within each pass of `--repeat`, so that long files begin first."""
+    root = Path(__file__).parent
+    rank = {root / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: (_pass_of(item.nodeid), rank.get(item.path, len(rank))))
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist does not tell its types
+    """Hands out the tests of one file together; with `--repeat`, those of one pass."""
+
+    def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        """Keeps the order of the tests."""
+        config.option.loadscopereorder = False
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0] + _pass_of(nodeid)
+
+
+def _pass_of(nodeid: str) -> str:
+    found = _PASS.search(nodeid.partition("[")[2])
+    return found[0] if found else ""
