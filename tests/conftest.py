@@ -1,4 +1,4 @@
-"""What all tests share: the coverage gates of a whole run, and a folder with a short path."""
+"""What all tests share: workers and coverage gates of a whole run, a folder with a short path."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
 
-from tests.coverage_gates import CoverageGates
+from tests.coverage_gates import FOLDER, CoverageGates
+from tests.side_by_side import ByFile, count_workers, longest_first, told_to_worker
 
 # The same cases every time: what a search found once becomes a test of its own.
 hypothesis.settings.register_profile("soakd", derandomize=True, database=None, deadline=None)
@@ -27,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="run all chosen tests N times in a row, one pass after the other",
+        help="run all chosen tests N times, one pass after the other (workers may overlap them)",
     )
 
 
@@ -42,11 +44,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave campaigns out unless `-m` names them.
+    """Put long files first for workers, and leave campaigns out unless `-m` names them.
 
-    Not `addopts = -m ...`: with a marker expression the run would not count as a whole one, and
-    the coverage gates would be off.
+    The latter not by `addopts = -m ...`: with a marker expression the run would not count as a
+    whole one, and the coverage gates would be off.
     """
+    if told_to_worker(config) is not None:
+        longest_first(items)
     if "campaign" in config.option.markexpr:
         return
     long = [item for item in items if item.get_closest_marker("campaign") is not None]
@@ -55,13 +59,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in long]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Say what `-n auto` means; it stands in pyproject.toml."""
+    return count_workers(config)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """Share the tests out by file."""
+    return ByFile(config, log)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Measure coverage when the whole suite runs; a chosen part of it says nothing."""
     _hear_signals()
+    told = told_to_worker(config)
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     narrowed = config.option.keyword or config.option.markexpr or config.option.collectonly
-    if whole and not narrowed and not config.option.no_gates:
-        config.pluginmanager.register(CoverageGates(config.rootpath), "soakd-coverage-gates")
+    if told is not None:
+        measured = FOLDER in told
+    else:
+        measured = whole and not (narrowed or config.option.no_gates)
+    if measured:
+        gates = CoverageGates(config.rootpath, (told or {}).get(FOLDER))
+        config.pluginmanager.register(gates, "soakd-coverage-gates")
 
 
 def _hear_signals() -> None:

@@ -1,7 +1,8 @@
 """Coverage as part of the one test command: measured in a whole run, judged at its end.
 
 pytest-cov knows one threshold for everything; ours differ by package. Children are measured where
-a test starts them with `child_env`. Shim, bundle helper and simulated node run from zips under
+a test starts them with `child_env`; workers (`tests.side_by_side`) measure themselves, and what all
+have written is judged together. Shim, bundle helper and simulated node run from zips under
 `-I -S`, where coverage cannot follow: their tests run the sources in place while it measures.
 """
 
@@ -18,6 +19,10 @@ from typing import NamedTuple
 import coverage
 import coverage.exceptions
 import pytest
+from xdist.workermanage import WorkerController
+
+FOLDER = "soakd_coverage"
+"""In `workerinput`: where a worker's measurements go."""
 
 
 class Gate(NamedTuple):
@@ -39,9 +44,11 @@ GATES = (
 class CoverageGates:
     """The plugin: starts with the configuration, so before any of our modules is imported."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, judge_s_folder: str | None = None) -> None:
+        """Measures from now on; in a worker, into the folder of the process that will judge."""
         self._settings = root / "pyproject.toml"
-        self._folder = Path(tempfile.mkdtemp(prefix="soakd-coverage-"))
+        self._is_judge = judge_s_folder is None
+        self._folder = Path(judge_s_folder or tempfile.mkdtemp(prefix="soakd-coverage-"))
         self._coverage = coverage.Coverage(
             data_file=str(self._folder / "data"), config_file=str(self._settings)
         )
@@ -56,20 +63,29 @@ class CoverageGates:
             "COVERAGE_FILE": str(self._folder / "data"),
         }
 
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """Let a worker measure too; called for each before it starts."""
+        node.workerinput[FOLDER] = str(self._folder)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
         """Judge after the last test, and let a missed gate fail the run."""
         self._coverage.stop()
         self._coverage.save()
+        if not self._is_judge:
+            return (yield)
         if session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
             with warnings.catch_warnings():
                 # Of a child that was killed half a data file is left: no reason to fail.
                 warnings.simplefilter("ignore", coverage.exceptions.CoverageWarning)
                 self._judge()
-        shutil.rmtree(self._folder, ignore_errors=True)
         if self._failed and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        yield
+        try:
+            return (yield)
+        finally:
+            # Not before: after Ctrl-C it is now that workers end, and write what they have.
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print one line per gate, and the missing lines of a missed one."""

@@ -22,18 +22,23 @@ from xdist.scheduler import LoadScopeScheduling
 
 PER_CORE = 2
 """Workers: tests that wait leave the core to others."""
+MOST = 8
+"""Workers on a host of many cores: each of them collects all tests first."""
 LONGEST_FIRST = (
     "e2e/test_misbehaviour.py",
-    "e2e/test_restart.py",
     "e2e/test_blocked.py",
     "e2e/test_misbehaviour_memory.py",
-    "core/test_queue_properties.py",
     "e2e/test_queue_acts.py",
+    "e2e/test_safety_restart.py",
+    "e2e/test_safety_stop.py",
+    "core/test_queue_properties.py",
+    "e2e/test_restart.py",
     "systemd/test_boot.py",
+    "e2e/test_misbehaviour_early.py",
     "test_house.py",
 )
-"""Files of more than half a minute; the order of the others matters little."""
-_PASS = re.compile(r"\bpass\d+\b")
+"""Files that take half a minute or more; the order of the others matters little."""
+_PASS = re.compile(r"\bpass(\d+)\b")
 
 
 def told_to_worker(config: pytest.Config) -> dict[str, Any] | None:
@@ -47,7 +52,7 @@ def count_workers(config: pytest.Config) -> int:
     all_files = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if not all_files or config.option.keyword or config.option.capture == "no":
         return 0
-    return PER_CORE * len(os.sched_getaffinity(0))
+    return min(MOST, PER_CORE * len(os.sched_getaffinity(0)))
 
 
 def longest_first(items: list[pytest.Item]) -> None:
@@ -66,9 +71,9 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist does not tell 
         super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid.partition("::")[0] + _pass_of(nodeid)
+        return f"{nodeid.partition('::')[0]} {_pass_of(nodeid)}"
 
 
-def _pass_of(nodeid: str) -> str:
+def _pass_of(nodeid: str) -> int:
     found = _PASS.search(nodeid.partition("[")[2])
-    return found[0] if found else ""
+    return int(found[1]) if found else 1
