@@ -24,7 +24,7 @@ VERBS: dict[str, str] = {
     "soak": "rounds on nodes that `start --no-rounds` keeps",
     "status": "show a run: state, rounds, hit rate, nodes, verdict",
     "watch": "follow a run live",
-    "wait": "wait until a run is finished, or ready; the exit status is its verdict",
+    "wait": "wait for the end of a run, or for ready nodes; exits by its verdict",
     "logs": "print the log of a run or of one of its nodes",
     "list": "list runs",
     "queue": "show who has a slot, who waits, why, and when each starts",

@@ -19,11 +19,14 @@ from soakctl.planning import add_plan_flags, environment_request, plan_flags
 from soakctl.session import Session
 from soakctl.watching import Follower
 from soakd.core.errors import UserError
+from soakd.core.plan_env import parse_url
 
 SCENARIO = "dht_selftest"
 _EPILOG = """\
-The nodes are those of A_SRC and B_SRC, as for `soakctl start`. Files are fresh in each round unless
-an id is given: what was published once never expires, and round 2 would find round 1's.
+The nodes are those of A_SRC and B_SRC, as for `soakctl start`, unless --run or the four options of
+base URLs and token files name others, which are neither stopped nor touched. Files are fresh in
+each round unless an id is given: what was published once never expires, and round 2 would find
+round 1's.
 """
 _OF_PLAN = {
     "--rounds": ("rounds", "N", "so many times all flows (2)"),
@@ -56,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(f"--query-{name}", metavar="TEXT", help=f"so for node {name} (mule{name}_test)")
         add(f"--{name}-file-id-hex", metavar="ID", help=f"node {name}'s file (fresh ones)")
         add(f"--{name}-filename", metavar="NAME", help=f"its name (mule-{name}-test.bin)")
+        add(f"--{name}-base-url", metavar="URL", help=f"node {name} runs there already")
+        add(f"--{name}-token-file", metavar="FILE", help="where that node writes its api.token")
     add("--debug-lookup", action="store_true", help="a lookup on each node before the warm-up")
     for flag, (field, choices) in _MODES.items():
         add(flag, dest=field, choices=choices, help="when it is recorded (each)")
@@ -70,9 +75,10 @@ def run(session: Session, options: argparse.Namespace) -> int:
     """Runs the self-test and prints its table; the exit status is the verdict."""
     if options.out_file is not None:
         check_out_file(options.out_file, no_wait=options.no_wait)
+    others = _others_nodes(options)
     if options.on_run is not None:
         return _run_on_kept(session, options)
-    request = environment_request(session, _flags(options))
+    request = environment_request(session, _flags(options, others))
     with session.connect() as client:
         started = client.call("run.start", request)
     if options.no_wait:
@@ -154,5 +160,35 @@ def _published(options: argparse.Namespace, name: str) -> dict[str, str]:
     return {key: value for key, value in own.items() if value is not None}
 
 
-def _flags(options: argparse.Namespace) -> dict[str, object]:
-    return plan_flags(options) | measured(options)
+def _others_nodes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """Gives where the nodes are that somebody else runs, by node's name; empty: soakd's own.
+
+    Raises:
+        Failure: only a part of it is given, or a URL is none.
+    """
+    parts = [f"{name}_{part}" for name in ("a", "b") for part in ("base_url", "token_file")]
+    given = [part for part in parts if getattr(options, part) is not None]
+    if not given:
+        return {}
+    if len(given) < len(parts) or options.on_run is not None:
+        flags = " ".join(f"--{part.replace('_', '-')}" for part in parts)
+        what = "cannot attach to nodes that somebody else runs: it takes all four of"
+        raise Failure("usage", f"{what} {flags}, and no --run")
+    return {name: _other_node(options, name) for name in ("a", "b")}
+
+
+def _other_node(options: argparse.Namespace, name: str) -> dict[str, object]:
+    try:
+        host, port = parse_url(getattr(options, f"{name}_base_url"))
+    except ValueError as error:
+        raise Failure("usage", f"--{name}-base-url: {error}") from error
+    token_file = os.path.abspath(getattr(options, f"{name}_token_file"))
+    return {"host": host, "port": port, "token_file": token_file, "source": None}
+
+
+def _flags(options: argparse.Namespace, others: dict[str, dict[str, object]]) -> dict[str, object]:
+    flags = plan_flags(options) | measured(options)
+    published = flags["nodes"]
+    assert isinstance(published, dict)
+    flags["nodes"] = {name: {**own, **others.get(name, {})} for name, own in published.items()}
+    return flags

@@ -96,7 +96,8 @@ def plan_from_environment(
         flags: By field of `Plan`; None counts as not given. `duration_s` and the other
             fields may be text as typed; `node_env` is a list of `K=V`; `set` is a list of
             `field=value`, which the other flags override; `gates` are added to a plan file's;
-            `nodes` has by node's name the keys of `NodePlan` that are to be other ones.
+            `nodes` has by node's name the keys of `NodePlan` that are to be other ones, None for
+            none at all.
         run_tag_default: The run tag if neither names one.
 
     Raises:
@@ -109,7 +110,8 @@ def plan_from_environment(
     changes = flags.get("nodes") or {}
     assert isinstance(changes, Mapping), "nodes are changed by name"
     data["nodes"] = [
-        node | dict(changes.get(node["name"], {})) for node in _env_nodes(env, cwd, names, problems)
+        _without_none(node | dict(changes.get(node["name"], {})))
+        for node in _env_nodes(env, cwd, names, problems)
     ]
     flags = {name: value for name, value in flags.items() if name != "nodes"}
     for variable, field in _VARIABLES.items():
@@ -267,6 +269,10 @@ def _env_nodes(
             }
         )
     return nodes
+
+
+def _without_none(node: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in node.items() if value is not None}
 
 
 def parse_url(text: str) -> tuple[str, int]:

@@ -29,6 +29,8 @@ from soakd.core.run_state import (
     RoundsDone,
     Running,
     SlotGranted,
+    Soak,
+    SoakAsked,
     Staged,
     Staging,
     Starting,
@@ -50,6 +52,7 @@ LIMITS = Limits(
     stopping_s=25.0,
 )
 CAUSE = Cause("disk_full", "cannot write the record: no space left", None, "2026-11-22T17:00:00Z")
+SOAK = Soak(2, 500, {"rounds": 3}, since_s=50.0, deadline_s=7200.0, gap_s=1.0, panics=1)
 STATES: list[State] = [
     Queued(),
     Staging(10.0),
@@ -67,6 +70,7 @@ EVENTS: list[Event] = [
     NotWarm("not warm"),
     DeadlineReached(),
     RoundsDone(),
+    SoakAsked(SOAK),
     StopAsked("alice"),
     Extended(60.0),
     NodeExited("b", "exit status 1"),
@@ -311,3 +315,53 @@ def test_a_state_of_another_release_is_refused(data: dict[str, str]) -> None:
     """Unknown or incomplete states raise instead of being guessed."""
     with pytest.raises(ValueError, match="cannot read the state of a run"):
         run_state.from_dict(data)
+
+
+# -- kept nodes --------------------------------------------------------------------------------
+
+KEPT = replace(LIMITS, keeps=True)
+IDLE = Running(0.0, 7200.0, 7400.0)
+BUSY = replace(IDLE, soak=SOAK)
+
+
+def _kept(state: State, event: Event, now_s: float = 100.0) -> State:
+    return run_state.advance(state, event, now_s, KEPT)
+
+
+def test_kept_nodes_are_used_and_idle_again() -> None:
+    """By the number of rounds, or by the soak's own time."""
+    assert _kept(IDLE, SoakAsked(SOAK)) == BUSY
+    assert _kept(BUSY, RoundsDone()) == IDLE
+    assert _kept(BUSY, DeadlineReached()) == IDLE
+
+
+def test_the_end_of_the_run_ends_a_soak_and_the_run() -> None:
+    """Whoever notices it; without a soak it is the end as well."""
+    ended = Stopping("completed", None, 7225.0)
+    assert _kept(BUSY, DeadlineReached(), 7200.0) == ended
+    assert _kept(IDLE, DeadlineReached(), 7200.0) == ended
+
+
+def test_stopping_nodes_that_idle_is_how_such_a_run_ends() -> None:
+    """In the middle of a soak it cuts something off."""
+    cause = Cause("stop_asked", "stopped by alice")
+    assert _kept(IDLE, StopAsked("alice")) == Stopping("completed", cause, 125.0)
+    assert _kept(BUSY, StopAsked("alice")) == Stopping("stopped", cause, 125.0)
+
+
+def test_one_soak_at_a_time_and_only_on_kept_nodes() -> None:
+    """A second one, and rounds that nobody asked for, are bugs."""
+    for state, event in ((BUSY, SoakAsked(SOAK)), (IDLE, RoundsDone())):
+        with pytest.raises(IllegalTransition):
+            _kept(state, event)
+    with pytest.raises(IllegalTransition):
+        _advance(IDLE, SoakAsked(SOAK))
+    assert Limits.of(make_plan(no_rounds=True)).keeps
+
+
+def test_a_soak_is_stored_and_an_older_state_has_none() -> None:
+    """As JSON, with what it was asked for."""
+    stored = json.loads(json.dumps(run_state.to_dict(BUSY)))
+    assert run_state.from_dict(stored) == BUSY
+    del stored["soak"]
+    assert run_state.from_dict(stored) == IDLE

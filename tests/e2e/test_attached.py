@@ -18,8 +18,9 @@ import pytest
 
 from tests.e2e.accounts import ALICE, BOB, MALLORY, SharedBox, why_not
 from tests.e2e.box import Box
-from tests.e2e.host import alive, is_free, node_python
+from tests.e2e.host import alive, node_python
 from tests.e2e.waiting import wait_for
+from tests.ports import is_free
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -298,3 +299,28 @@ def _plan_of(box: SharedBox, uid: int, run: str) -> str:
     plan = box.folder / f"{uid}.toml"
     plan.write_text(text)
     return str(plan)
+
+
+def test_a_self_test_on_nodes_that_somebody_else_runs(box: Box) -> None:
+    """By the script's four options, beside a run that holds the only slot."""
+    with theirs_of(box) as theirs:
+        busy = box.start("1h")
+        where = [
+            word
+            for name, folder, port in zip("ab", theirs.folders, theirs.ports, strict=True)
+            for word in (
+                f"--{name}-base-url", f"http://127.0.0.1:{port}",
+                f"--{name}-token-file", str(theirs.token_file(folder)),
+            )
+        ]  # fmt: skip
+        done = box.ctl(
+            "selftest", *where, "--rounds", "1", "--warmup-live", "1",
+            "--warmup-stable-samples", "1", "--warmup-check-secs", "0.1",
+            "--wait-publish-secs", "0.1", "--wait-search-secs", "1", "--wait-sources-secs", "0.3",
+            "--poll-interval-secs", "0.1", "--pause-secs", "0.05",
+        )  # fmt: skip
+        rows = [line.split()[:3] for line in done.out.splitlines()[-6:]]
+        assert [row[0] for row in rows][:3] == ["keyword:a>a", "keyword:a>b", "source:a>b"]
+        assert {tuple(row[1:]) for row in rows} == {("1", "1")}
+        assert all(process.poll() is None for process in theirs.processes)
+        assert box.status(busy)["state"] != "finished"

@@ -42,6 +42,8 @@ async def test_rights_are_those_of_the_table(name: str, peer: Peer) -> None:
         params = {"plan": {}}  # type: ignore[dict-item]
     if name == "run.extend":
         params["by_s"] = 60  # type: ignore[assignment]
+    if name == "run.soak":
+        params["soak"] = {"rounds": 3}  # type: ignore[assignment]
     if peer in MAY[METHODS[name].access]:
         # An empty plan and a missing log are refused later, by whoever looks at them.
         if name in {"run.start", "run.logs"}:

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -703,6 +703,28 @@ async def hold(run: Run) -> None:
     finally:
         with trio.CancelScope(shield=True):
             await run.let_go()
+
+
+@contextlib.asynccontextmanager
+async def living(run: Run) -> AsyncIterator[trio.CancelScope]:
+    """The run lives beside the test, which returns when the run has ended."""
+    scope = trio.CancelScope()
+
+    async def live() -> None:
+        with scope:
+            await hold(run)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(live)
+        yield scope
+
+
+async def leave(run: Run, after_s: float = 60.0, state: str = "running") -> None:
+    """soakd is ended while the run goes on."""
+    async with living(run) as scope:
+        await state_reached(run, state)
+        await trio.sleep(after_s)
+        scope.cancel()
 
 
 async def state_reached(run: Run, *names: str) -> None:

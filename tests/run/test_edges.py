@@ -13,8 +13,7 @@ from trio.testing import MockClock
 from soakd.core.errors import HostError, first_known
 from soakd.host import Host
 from soakd.view import from_row
-from tests.run.kit import ME, World, hold, leftover, make_plan, until
-from tests.run.test_run import leave
+from tests.run.kit import ME, World, hold, leave, leftover, make_plan, until
 from tests.run.test_scheduler import LONG, finished, scheduling
 
 

@@ -7,8 +7,7 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,25 +33,12 @@ from tests.run.kit import (
     full_disk,
     hold,
     in_thread,
+    leave,
+    living,
     make_plan,
     state_reached,
     until,
 )
-
-
-@asynccontextmanager
-async def living(run: Run) -> AsyncIterator[trio.CancelScope]:
-    """The run lives beside the test, which returns when the run has ended."""
-    scope = trio.CancelScope()
-
-    async def live() -> None:
-        with scope:
-            await hold(run)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(live)
-        yield scope
-
 
 # -- the whole way -----------------------------------------------------------------------------
 
@@ -859,14 +845,6 @@ async def test_stop_that_waits_when_the_run_crashes_returns(
 
 
 # -- soakd leaves and comes back ---------------------------------------------------------------
-
-
-async def leave(run: Run, after_s: float = 60.0, state: str = "running") -> None:
-    """soakd is ended while the run goes on."""
-    async with living(run) as scope:
-        await state_reached(run, state)
-        await trio.sleep(after_s)
-        scope.cancel()
 
 
 async def test_soakd_that_leaves_lets_go_of_the_run(

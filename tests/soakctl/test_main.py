@@ -55,7 +55,7 @@ def test_a_mistyped_verb_is_guessed(soakctl: Soakctl, capsys: Capture) -> None:
     assert "did you mean status?" in capsys.readouterr().err
     assert soakctl("\x1bfoo") == 2
     err = capsys.readouterr().err
-    assert "known are start, status" in err
+    assert "known are start, soak, status" in err
     assert "\x1b" not in err
 
 

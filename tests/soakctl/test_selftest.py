@@ -11,7 +11,7 @@ import pytest
 from soakd.core.plan import Plan, parse_plan
 from tests.soakctl.conftest import Soakctl
 from tests.soakctl.fake_soakd import FakeSoakd, Notify, Params
-from tests.soakctl.samples import finished, rounds, watch
+from tests.soakctl.samples import finished, rounds, status, watch
 from tests.soakctl.test_start import STARTED, folders
 
 __all__ = ["folders"]
@@ -226,3 +226,125 @@ def test_a_self_test_may_be_left_alone(ended: FakeSoakd, soakctl: Soakctl, capsy
     text, programs = capsys.readouterr().out.splitlines()
     assert text.startswith("r7 queued")
     assert json.loads(programs)["id"] == "r7"
+
+
+# -- nodes that run already --------------------------------------------------------------------
+
+
+def test_nodes_that_somebody_else_runs_are_attached_to(
+    ended: FakeSoakd, soakctl: Soakctl, tmp_path: Path
+) -> None:
+    """By URL and token file; no folder is asked for, no program hashed."""
+    (tmp_path / "api.token").write_text("ab" * 32)
+    where = ("127.0.0.1:20001", "http://127.0.0.1:20002")
+    argv = [
+        word
+        for name, url in zip("ab", where, strict=True)
+        for word in (f"--{name}-base-url", url, f"--{name}-token-file", "api.token")
+    ]
+    assert soakctl("selftest", *argv, "--query-a", "word") == 1
+    plan = plan_of(ended)
+    assert plan.is_attached
+    assert [(node.port, node.token_file) for node in plan.nodes] == [
+        (20001, f"{tmp_path}/api.token"),
+        (20002, f"{tmp_path}/api.token"),
+    ]
+    assert plan.nodes[0].query == "word"
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["--a-base-url", "127.0.0.1:1"], "it takes all four of --a-base-url --a-token-file"),
+        (
+            [
+                "--a-base-url",
+                "x",
+                "--a-token-file",
+                "t",
+                "--b-base-url",
+                "y",
+                "--b-token-file",
+                "t",
+            ],
+            "--a-base-url: cannot read a URL",
+        ),
+    ],
+)
+def test_half_of_where_nodes_are_is_a_mistake(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, argv: list[str], why: str
+) -> None:
+    """Told before anything is asked of soakd."""
+    assert soakctl("selftest", *argv) == 2
+    assert why in capsys.readouterr().err
+    assert soakd.calls == []
+
+
+SOAK = {"number": 2, "scenario": "dht_selftest", "rounds": rounds(hit=6), "verdict": "passed",
+        "why": "all 5 gates hold", "first_round": 7}  # fmt: skip
+
+
+@pytest.fixture
+def kept(ended: FakeSoakd) -> FakeSoakd:
+    """A soakd with a run that keeps its nodes, whose next soak has ended when one looks."""
+    running = status(id="r7", state="running", kept=True, soaks=[SOAK])
+    begun = {"id": "r7", "measurement": 2, "first_round": 7, "rounds_wanted": 6, "notes": []}
+    ended.handlers |= {"run.soak": begun, "run.status": running}
+    return ended
+
+
+def test_a_self_test_may_use_nodes_that_a_run_keeps(
+    kept: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """Only what is measured is asked for; the exit status is that of the soak."""
+    argv = [
+        "--run",
+        "r7",
+        "--rounds",
+        "1",
+        "--warmup-live",
+        "1",
+        "--query",
+        "w",
+        "--gate",
+        "rounds >= 6",
+    ]
+    assert soakctl("selftest", *argv) == 0
+    asked = next(params for method, params in kept.calls if method == "run.soak")
+    assert asked == {
+        "run": "r7",
+        "soak": {
+            "scenario": "dht_selftest",
+            "rounds": 1,
+            "warmup": ["live_10m >= 1"],
+            "nodes": {"a": {"query": "w"}, "b": {"query": "w"}},
+            "gates": ["rounds >= 6"],
+        },
+    }
+    out = capsys.readouterr().out
+    assert "soak 2 dht_selftest · 6: 6 hit, 0 miss · passed: all 5 gates hold" in out
+    assert "keyword:a>b" in out
+
+
+def test_it_may_be_left_alone_on_kept_nodes_too(
+    kept: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+) -> None:
+    """And its answers be fetched."""
+    assert soakctl("selftest", "--run", "r7", "--no-wait") == 0
+    assert soakctl("--json", "selftest", "--run", "r7", "--no-wait") == 0
+    assert soakctl("--json", "selftest", "--run", "r7", "--out-file", "raw") == 0
+    assert (tmp_path / "raw").read_text() == '{"step":"health"}\n'
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "r7 soak 2 · from round 7 · 6 rounds"
+    assert json.loads(lines[1])["measurement"] == 2
+
+
+def test_what_shapes_a_start_does_not_go_with_kept_nodes(
+    kept: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """They run already; unreadable numbers are told as of any plan."""
+    assert soakctl("selftest", "--run", "r7", "--label", "x", "--ports", "auto") == 2
+    assert "cannot use --run with --label, --ports" in capsys.readouterr().err
+    assert soakctl("selftest", "--run", "r7", "--rounds", "x") == 78
+    assert "rounds: cannot read a whole number" in capsys.readouterr().err
+    assert kept.calls == []

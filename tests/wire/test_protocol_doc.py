@@ -30,6 +30,7 @@ RESULTS: dict[str, Any] = {
     "run.collect": results.CollectResult,
     "run.plan": results.PlanResult,
     "run.flows": results.FlowsResult,
+    "run.soak": results.SoakResult,
     "run.extend": results.ExtendResult,
     "run.label": results.LabelResult,
     "run.forget": results.ForgetResult,

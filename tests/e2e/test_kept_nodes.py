@@ -1,0 +1,69 @@
+"""Nodes first, rounds later: one soak after the other on nodes that stay up."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.e2e.box import Box
+from tests.e2e.records import COUNTED
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def test_soaks_follow_one_another_on_the_same_nodes(box: Box) -> None:
+    """Numbers go on, the measurement tells them apart, and all sums agree."""
+    run = box.start("--no-rounds", "1h")
+    box.ctl("soak", run, "--rounds", "3", status=75)
+    box.ctl("wait", run, "--for", "ready")
+    pids = {node["pid"] for node in box.status(run)["nodes"]}
+    assert "passed" in box.ctl("soak", run, "--rounds", "3", "--wait").out
+    late = box.ctl("soak", run, "--for", "1s", "--gate", "rounds >= 1000", "--wait", status=3)
+    assert "inconclusive" in late.out
+    self_test = (
+        "--warmup-live", "1", "--warmup-stable-samples", "1", "--warmup-check-secs", "0.1",
+        "--wait-publish-secs", "0.1", "--wait-search-secs", "1", "--wait-sources-secs", "0.3",
+        "--poll-interval-secs", "0.1", "--pause-secs", "0.05", "--rounds", "1",
+    )  # fmt: skip
+    assert "keyword:a>b" in box.ctl("selftest", "--run", run, *self_test).out
+    assert {node["pid"] for node in box.status(run)["nodes"]} == pids
+    path = box.ctl("collect", run).out.strip()
+    assert (box.folder / path).exists()
+    box.ctl("stop", run)
+    final = box.status(run)
+    # Stopping nodes that idle is how such a run ends.
+    assert (final["result"], final["verdict"]) == ("completed", "passed")
+    records = box.records(run)
+    assert [record["round"] for record in records] == list(range(1, len(records) + 1))
+    parts = [record["measurement"] for record in records]
+    assert parts[:3] == ["1"] * 3
+    assert parts[-6:] == ["3"] * 6
+    assert set(parts) == {"1", "2", "3"}
+    rounds = final["rounds"]
+    assert rounds["total"] == len(records) == sum(rounds[name] for name in COUNTED)
+    assert len(box.read(run, "logs/rounds.tsv").splitlines()) == len(records)
+    recorded = json.loads(box.read(run, "run.json"))
+    assert recorded["rounds"] == rounds
+    assert [soak["verdict"] for soak in final["soaks"]] == ["passed", "inconclusive", "passed"]
+    assert sum(soak["rounds"]["total"] for soak in recorded["soaks"]) == rounds["total"]
+    assert box.read(run, "runner.state") == "completed\n"
+
+
+def test_a_soak_outlives_its_soakd(own_box: Box) -> None:
+    """It goes on with the next one, to the number of rounds that was asked for."""
+    box = own_box
+    run = box.start("--no-rounds")
+    box.ctl("wait", run, "--for", "ready")
+    box.ctl("soak", run, "--rounds", "2", "--wait")
+    gate = ("--gate", "rounds >= 40")
+    box.ctl("soak", run, "--rounds", "40", *gate)
+    box.until_rounds(run, 5)
+    box.leave(signal.SIGKILL)
+    box.serve()
+    found = box.until(run, lambda status: len(status["soaks"]) == 2, "the end of the soak")
+    assert (found["soaks"][1]["rounds"]["total"], found["soaks"][1]["verdict"]) == (40, "passed")
+    assert [record["round"] for record in box.records(run)] == list(range(1, 43))
+    box.ctl("stop", run)
+    assert len(box.status(run)["gaps"]) == 1
