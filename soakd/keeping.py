@@ -28,7 +28,7 @@ from soakd.warming import Warmer
 
 
 class Owner(Protocol):
-    """What keeping needs of its run."""
+    """What measuring needs of its run."""
 
     plan: Plan
     state: run_state.State
@@ -37,7 +37,7 @@ class Owner(Protocol):
         """Hands over an event and returns the state after it."""
 
     def progress(self, *, rests: bool = False) -> None:
-        """Shows watchers where the run is."""
+        """Shows watchers where the run is; `rests`: it stays there for a while."""
 
 
 class Keeper:
@@ -134,7 +134,7 @@ class Keeper:
         if is_new:
             self._observer.event("soak_begun", None, _begun(soak, plan))
         if is_new and (plan.warmup or plan.scenario == "dht_selftest"):
-            warmer = Warmer(plan, self._nodes, self._records)
+            warmer = Warmer(plan, self._nodes, self._observer)
             came = await warmer.run(self._owner.progress)
             cold = isinstance(came, run_state.NotWarm)
         section = Section(soak.number, plan, soak.base)

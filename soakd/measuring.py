@@ -7,7 +7,6 @@ process are sampled.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
 
 import trio
 
@@ -17,24 +16,11 @@ from soakd.core.rounds import Cut, NodeDown
 from soakd.core.section import Section
 from soakd.core.soak_plan import soak_plan
 from soakd.edge.clock import boot_now, wall_now
-from soakd.keeping import Keeper, shown, without_gates
+from soakd.keeping import Keeper, Owner, shown, without_gates
 from soakd.measure import Measure
 from soakd.node import LiveNode
 from soakd.observer import Observer
 from soakd.records import Records
-
-
-class Owner(Protocol):
-    """What measuring needs of its run."""
-
-    plan: Plan
-    state: run_state.State
-
-    async def tell(self, event: run_state.Event, uid: int | None = None) -> run_state.State:
-        """Hands over an event and returns the state after it."""
-
-    def progress(self, *, rests: bool = False) -> None:
-        """Shows watchers where the run is; `rests`: it stays there for a while."""
 
 
 def section_of(plan: Plan, state: run_state.State) -> Section:

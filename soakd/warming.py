@@ -18,19 +18,19 @@ from soakd.core.flows import SELFTEST
 from soakd.core.plan import Plan
 from soakd.edge.clock import boot_now, sleep_until_boot
 from soakd.node import LiveNode
-from soakd.records import Records
+from soakd.observer import Observer
 from soakd.scenarios.dht_selftest import Looks
 
 
 class Warmer:
     """Waits until nodes are warm; `last_sample` says what was seen last."""
 
-    def __init__(self, plan: Plan, nodes: Mapping[str, LiveNode], records: Records) -> None:
+    def __init__(self, plan: Plan, nodes: Mapping[str, LiveNode], observer: Observer) -> None:
         """Asks nothing before `run`."""
         self.last_sample = ""
         self._plan = plan
         self._nodes = nodes
-        self._records = records
+        self._observer = observer
 
     async def run(self, show: Callable[[], None]) -> run_state.Warmed | run_state.NotWarm:
         """Returns whether all conditions have held in as many samples as the plan wants.
@@ -50,7 +50,9 @@ class Warmer:
         if not scope.cancelled_caught:
             return run_state.Warmed()
         seen = f"; the last sample: {self.last_sample}" if self.last_sample else ""
-        return run_state.NotWarm(f"the nodes were not warm after {timeout_s:g} s{seen}")
+        text = f"the nodes were not warm after {timeout_s:g} s{seen}"
+        self.event("not_warm", None, {"text": text})
+        return run_state.NotWarm(text)
 
     async def _wait(self, show: Callable[[], None]) -> None:
         plan, began_s = self._plan, boot_now()
@@ -62,7 +64,7 @@ class Warmer:
             state = warmup.advance(state, await self._sample())
             self.last_sample = state.seen
             elapsed_s = boot_now() - began_s
-            self._records.marker(rows.warmup(elapsed_s, state.seen, state.stable, state.wanted))
+            self._observer.marker(rows.warmup(elapsed_s, state.seen, state.stable, state.wanted))
             show()
 
     async def _sample(self) -> dict[str, Mapping[str, Any] | None]:
@@ -84,8 +86,9 @@ class Warmer:
 
     def answer(self, node: str, step: str, body: str) -> None:
         """Keeps a raw answer that came before the first round."""
-        self._records.answer(node, step, None, body)
+        if self._observer.records is not None:
+            self._observer.records.answer(node, step, None, body)
 
     def event(self, kind: str, node: str | None, data: Mapping[str, Any]) -> None:
         """Notes a look that failed."""
-        self._records.event(kind, node, data)
+        self._observer.event(kind, node, data)

@@ -277,10 +277,8 @@ class Work:
 
     async def _warm_up(self) -> run_state.State:
         """Waits until the nodes are warm or time is up; returns the run's state then."""
-        warmer = self._warmer = Warmer(self._plan, self._fleet.live, self._written())
+        warmer = self._warmer = Warmer(self._plan, self._fleet.live, self._observer)
         came = await warmer.run(self._owner.progress)
-        if isinstance(came, run_state.NotWarm):
-            self._observer.event("not_warm", None, {"text": came.text})
         return await self._owner.tell(came)
 
     async def _watch_disk(self) -> None:
