@@ -1,8 +1,8 @@
 """Coverage as part of the one test command: measured in a whole run, judged at its end.
 
 pytest-cov knows one threshold for everything; ours differ by package. Children are measured where
-a test starts them with `child_env`; workers (`tests.side_by_side`) measure themselves, and what all
-have written is judged together. Shim, bundle helper and simulated node run from zips under
+a test starts them with `child_env`, which end-to-end tests do not; workers (`tests.side_by_side`)
+measure themselves, and what all have written is judged together. Shim, bundle helper and simulated node run from zips under
 `-I -S`, where coverage cannot follow: their tests run the sources in place while it measures.
 """
 

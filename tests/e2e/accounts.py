@@ -54,10 +54,10 @@ def why_not() -> str | None:
 class SharedBox(Box):
     """A box whose soakd has users; `as_user` runs soakctl as one of them."""
 
-    def __init__(self, folder: Path, child_env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         """Makes the accounts, and copies soakctl to where every user can read it."""
         folder.chmod(0o755)
-        super().__init__(folder, child_env)
+        super().__init__(folder)
         accounts = folder / "accounts"
         accounts.mkdir()
         self.wrapper = ("unshare", "-m", "sh", "-c", _SEE_ACCOUNTS, str(accounts))

@@ -16,11 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
-
 from soakctl.session import Session
 from soakd.simnode import install
-from tests.coverage_gates import CoverageGates
 from tests.e2e.host import is_locked, node_python
 from tests.e2e.waiting import GUARD_S, STOP_GUARD_S, wait_for
 from tests.ports import free_ports, free_udp_range, is_free
@@ -69,7 +66,7 @@ class Done:
 class Box:
     """One soakd, its two simulated nodes, and everything a test starts; `close` ends it all."""
 
-    def __init__(self, folder: Path, child_env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         """Makes the folders; nothing is started yet."""
         self.folder = folder
         self.socket = folder / "s.sock"
@@ -86,7 +83,8 @@ class Box:
         self.soaks: list[Path] = []
         self._udp = 0
         self.env = {
-            **{key: value for key, value in child_env.items() if key.startswith("COVERAGE_")},
+            # No coverage of these: hundreds of programs would take twice as long, and the memory of
+            # soakd would grow by the books of coverage.
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "HOME": str(folder / "home"),
@@ -397,12 +395,6 @@ class Box:
                 if stream is not None:
                     stream.close()
         self._children.clear()
-
-
-def coverage_env(config: pytest.Config) -> dict[str, str]:
-    """What makes coverage measure children: `child_env`, for fixtures that serve many tests."""
-    gates = config.pluginmanager.get_plugin("soakd-coverage-gates")
-    return gates.child_env() if isinstance(gates, CoverageGates) else {}
 
 
 def _some(found: _T | None) -> _T:

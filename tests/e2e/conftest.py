@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.box import Box, coverage_env
+from tests.e2e.box import Box
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +15,7 @@ def shared_box(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Box]:
     """Yield a box with a soakd that the tests of one file share, for `box`."""
-    env = {**os.environ, **coverage_env(request.config)}
-    box = Box(tmp_path_factory.mktemp("shared"), env)
+    box = Box(tmp_path_factory.mktemp("shared"))
     try:
         box.serve()
         yield box
@@ -45,9 +43,9 @@ def box(shared_box: Box) -> Iterator[Box]:
 
 
 @pytest.fixture
-def bare_box(tmp_path: Path, child_env: dict[str, str]) -> Iterator[Box]:
+def bare_box(tmp_path: Path) -> Iterator[Box]:
     """Yield a box of the test's own, in which nothing runs yet."""
-    box = Box(tmp_path, child_env)
+    box = Box(tmp_path)
     try:
         yield box
     finally:

@@ -158,7 +158,7 @@ def comparable(lines: list[str]) -> list[str]:
 def played() -> Iterator[str]:
     """Plays it in a box of its own."""
     with tempfile.TemporaryDirectory(prefix="soakd-t-", ignore_cleanup_errors=True) as folder:
-        box = SharedBox(Path(folder), os.environ)
+        box = SharedBox(Path(folder))
         try:
             prepare(box)
             box.serve(wrapper=box.wrapper)

@@ -263,11 +263,11 @@ def impostor(port: int, heard: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @_AS_ROOT
 @pytest.mark.safety
-def test_nodes_of_another_users_run_cannot_be_attached_to(child_env: dict[str, str]) -> None:
+def test_nodes_of_another_users_run_cannot_be_attached_to() -> None:
     """Whatever token file is named; those of a run of one's own can."""
     # Not below pytest's own folders: those are closed to other users.
     with tempfile.TemporaryDirectory(prefix="soakd-t-", ignore_cleanup_errors=True) as folder:
-        box = SharedBox(Path(folder), child_env)
+        box = SharedBox(Path(folder))
         try:
             box.install(outcomes=["hit"])
             box.serve(wrapper=box.wrapper)

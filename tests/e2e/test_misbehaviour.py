@@ -116,8 +116,7 @@ def named(cases: list[Lie] | list[End]) -> list[str]:
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     """Yield all soaks, ended; a minute of time-outs and the starts."""
     faulthandler.cancel_dump_traceback_later()
-    # Without coverage, also in a whole run: its books would grow where soakd does not.
-    box = Box(tmp_path_factory.mktemp("mis"), {})
+    box = Box(tmp_path_factory.mktemp("mis"))
     (box.folder / "soakd.toml").write_text(SETTINGS)
     try:
         box.serve()

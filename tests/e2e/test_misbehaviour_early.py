@@ -49,7 +49,7 @@ def _order(fault: str) -> str:
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     """Yield a soak of each fault, ended."""
     faulthandler.cancel_dump_traceback_later()
-    box = Box(tmp_path_factory.mktemp("early"), {})
+    box = Box(tmp_path_factory.mktemp("early"))
     (box.folder / "soakd.toml").write_text(SETTINGS)
     try:
         box.serve()

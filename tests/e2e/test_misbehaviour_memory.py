@@ -25,8 +25,8 @@ CALLS = 8
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
-    """Yield a soakd that coverage does not measure: its books would be counted as growth."""
-    box = Box(tmp_path, {})
+    """Yield a soakd of the test's own."""
+    box = Box(tmp_path)
     box.install(outcomes=["hit"])
     try:
         box.serve()

@@ -14,7 +14,7 @@ import pytest
 
 from soakd.simnode.failures import FAILURES
 from tests.e2e import faults
-from tests.e2e.box import Box, Status, coverage_env
+from tests.e2e.box import Box, Status
 from tests.e2e.records import epoch
 from tests.ports import is_free
 
@@ -102,7 +102,7 @@ def starts(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Starts]:
     """Yield all doomed runs, begun."""
-    box = Box(tmp_path_factory.mktemp("starts"), {**os.environ, **coverage_env(request.config)})
+    box = Box(tmp_path_factory.mktemp("starts"))
     (box.folder / "soakd.toml").write_text(
         f"max_running = {_AT_A_TIME}\nrunning_per_user = {_AT_A_TIME}\nqueued_per_user = 100\n"
         "submissions_per_minute = 1000\n"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import faults
-from tests.e2e.box import Box, Status, coverage_env
+from tests.e2e.box import Box, Status
 from tests.e2e.host import alive
 from tests.e2e.waiting import wait_for
 
@@ -32,7 +32,7 @@ def shared_box(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Box]:
     """Yield a box with a soakd that holds its runs as the test wants it."""
-    box = Box(tmp_path_factory.mktemp("stop"), {**os.environ, **coverage_env(request.config)})
+    box = Box(tmp_path_factory.mktemp("stop"))
     held_by = getattr(request, "param", "evidence")
     (box.folder / "soakd.toml").write_text(f'containment = "{held_by}"\n')
     try:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.accounts import ALICE, BOB, CAROL, MALLORY, SOAK, TESTERS, SharedBox, why_not
-from tests.e2e.box import coverage_env
 from tests.e2e.host import node_python
 
 pytestmark = [
@@ -32,7 +31,7 @@ def system_box(request: pytest.FixtureRequest) -> Iterator[SharedBox]:
     """Yield a box with a system soakd that the tests of this file share."""
     # Not below pytest's own folders: those are closed to other users.
     with tempfile.TemporaryDirectory(prefix="soakd-t-", ignore_cleanup_errors=True) as folder:
-        box = SharedBox(Path(folder), {**os.environ, **coverage_env(request.config)})
+        box = SharedBox(Path(folder))
         try:
             box.serve(wrapper=box.wrapper)
             yield box
@@ -186,8 +185,7 @@ def test_a_run_root_of_the_owners_is_used_as_the_owner(shared: SharedBox) -> Non
 
 def test_a_user_without_root_has_a_soakd_of_their_own(short_dir: Path) -> None:
     """User mode: the same soak, for its own user only, whom soakctl does not mistake for root."""
-    # Coverage would want to write where only root may.
-    box = SharedBox(short_dir, {})
+    box = SharedBox(short_dir)
     box.python = node_python()
     box.env["PYTHONPATH"] = places = f"{box.library}:{sysconfig.get_path('purelib')}"
     if not box.shell(ALICE, f"PYTHONPATH={places} {box.python} -c 'import soakd.daemon'"):
