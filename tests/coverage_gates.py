@@ -2,8 +2,9 @@
 
 pytest-cov knows one threshold for everything; ours differ by package. Children are measured where
 a test starts them with `child_env`, which end-to-end tests do not; workers (`tests.side_by_side`)
-measure themselves, and what all have written is judged together. Shim, bundle helper and simulated node run from zips under
-`-I -S`, where coverage cannot follow: their tests run the sources in place while it measures.
+measure themselves, and what all have written is judged together. Shim, bundle helper and simulated
+node run from zips under `-I -S`, where coverage cannot follow: their tests run the sources in place
+while it measures.
 """
 
 from __future__ import annotations
