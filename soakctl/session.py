@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import sys
 
-from soakctl import sockets
-from soakctl.client import Client
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, TextIO
+
+    from soakctl.client import Client
 
 
 class Session:
@@ -44,6 +43,10 @@ class Session:
         Raises:
             Failure: no soakd, not allowed, another version.
         """
+        # Verbs without a daemon do without the 15 ms that this takes to load.
+        from soakctl import sockets
+        from soakctl.client import Client
+
         uid = os.geteuid()
         choice = sockets.choose(self.socket, self.environ, uid=uid)
         client = Client(sockets.connect(choice, uid=uid, environ=self.environ))

@@ -13,8 +13,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from soakd.bundle import tar_headers
 from soakd.bundle.tar_headers import BLOCK, Damaged, Header
@@ -41,8 +40,7 @@ class NotABundle(Exception):
     """A path is neither a bundle nor a run folder; the text says why and what would be one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds of what is read of one bundle; what lies behind a bound is not read, and noted.
 
     Attributes:

@@ -8,8 +8,7 @@ that hands out bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 BLOCK: Final = 512
 MAX_EXTRA_BYTES = 1 << 16
@@ -25,8 +24,7 @@ class Damaged(Exception):
     """The stream cannot be read further; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """One member: its name without `./` and doubled slashes, and how many bytes follow."""
 
     name: str
@@ -61,8 +59,7 @@ def walk(take: Callable[[int], bytes]) -> Iterator[Header]:
             continue
         if kind == _SPARSE:
             _skip_sparse_map(take, block)
-        yield replace(
-            header,
+        yield header._replace(
             name=_plain(header.name if name is None else name),
             size=header.size if size is None else size,
         )

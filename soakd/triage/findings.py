@@ -8,15 +8,13 @@ from typing import Any
 
 from soakd.bundle.reader import Bundle, Limits, Member
 from soakd.core.series import Series
-from soakd.triage import records, script_logs, shares
+from soakd.triage import records, script_logs
 from soakd.triage.lines import batches, text
-from soakd.triage.names import Names
 from soakd.triage.output import Output
 from soakd.triage.rounds_tsv import RoundsTsv
-from soakd.triage.shares import ALL, Blocks, ReaderLost, Readers, Share
+from soakd.triage.shares import ALL, Readers, joined, read_members
 from soakd.triage.status import Status
 
-STATUS_FILES = ("logs/status.ndjson", "logs/status_samples.ndjson")
 _OUTPUTS = {"logs/a.out": "a", "logs/b.out": "b"}
 _DOCUMENTS = ("run.json", "plan.json")
 
@@ -107,7 +105,7 @@ def read(
     *,
     windows_s: Iterable[float] = (),
     limits: Limits | None = None,
-    processes: int | None = None,
+    readers: Readers | None = None,
 ) -> Findings:
     """Read everything once.
 
@@ -115,49 +113,22 @@ def read(
         path: a `.tar.gz`, a tarball, or a folder.
         windows_s: windows that gates will ask for.
         limits: bounds of what is read.
-        processes: how many share the work; None: as many as there are processors, for a tarball
-            that is worth it.
+        readers: processes that have begun to read the other shares; None: there are none.
 
     Raises:
         NotABundle: the path is neither bundle nor folder.
+        ReaderLost: one of the processes did not bring its share.
     """
-    windows_s = tuple(windows_s)
-    if processes is None:
-        # A folder may grow under our hands: its blocks would not be the same for all.
-        processes = shares.processes_for(Bundle(path).packed_bytes)
-    try:
-        return _read(path, windows_s, limits, processes)
-    except ReaderLost:
-        return _read(path, windows_s, limits, 1)
-
-
-def _read(
-    path: str, windows_s: tuple[float, ...], limits: Limits | None, processes: int
-) -> Findings:
-    def read_share(share: Share) -> dict[str, Blocks]:
-        return _read_members(Findings(path), Bundle(path, limits), share)
-
     found = Findings(path, windows_s)
     bundle = Bundle(path, limits)
     found.kind = bundle.kind
-    with Readers(processes, read_share) as readers:
-        own = _read_members(found, bundle, readers.own if processes > 1 else ALL)
-        parts = [own, *readers.results()]
+    try:
+        own, found.files = read_members(bundle, ALL if readers is None else readers.own, found.take)
+        parts = [own] if readers is None else [own, *readers.results()]
+    except BaseException:
+        found.close()
+        raise
     for name in own:
-        found.status[name] = shares.joined(part.get(name, {}) for part in parts)
+        found.status[name] = joined(part.get(name, {}) for part in parts)
     found.notes += bundle.notes
     return found
-
-
-def _read_members(found: Findings, bundle: Bundle, share: Share) -> dict[str, Blocks]:
-    """Read the share of the status files; the first share comes with all other files."""
-    names = Names(bundle.note)
-    blocks: dict[str, Blocks] = {}
-    for member in bundle.members():
-        name = names.record(member.name, member.size)
-        if name in STATUS_FILES:
-            blocks[name] = shares.read_status(member.pieces, share, member.size)
-        elif name is not None and share.number == 0:
-            found.take(name, member)
-    found.files = names.found
-    return blocks

@@ -17,14 +17,14 @@ def whole(pieces: Iterable[bytes]) -> Iterator[bytes]:
     rest: list[bytes] = []
     kept = 0
     for piece in pieces:
-        head, newline, tail = piece.rpartition(b"\n")
-        if not newline:
+        end = piece.rfind(b"\n")
+        if end < 0:
             if kept < MAX_LINE_BYTES:
                 rest.append(piece)
                 kept += len(piece)
             continue
-        rest.append(head)
-        yield b"".join(rest)
+        yield b"".join((*rest, memoryview(piece)[:end]))
+        tail = piece[end + 1 :]
         rest, kept = [tail] if tail else [], len(tail)
     if any(rest):
         yield b"".join(rest)

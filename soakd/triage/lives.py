@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from soakd.triage.fields import LIFETIME, UPTIME
 from soakd.triage.lines import text
-from soakd.triage.status_batch import LIFETIME_KEYS, Layout, Row
+from soakd.triage.status_batch import Batch
 
 MAX_RESTARTS = 200
 MAX_HEAD_BYTES = 40
 # Whatever a process does, these grow fast.
 _TELLING = ("sent_reqs_total", "recv_ress_total")
-KEYS = (UPTIME, *LIFETIME_KEYS)
+_KEYS = (UPTIME, *sorted(LIFETIME))
 
 
 class Restart(NamedTuple):
@@ -51,32 +51,25 @@ class Lives:
         self._first: tuple[str, dict[str, int]] | None = None
         self._last: dict[str, int] | None = None
 
-    def add(
-        self, heads: Sequence[bytes], rows: Sequence[Row], uptimes: Sequence[int], layout: Layout
-    ) -> None:
-        """Take a batch of lines of one layout.
+    def add(self, heads: Sequence[bytes], batch: Batch) -> None:
+        """Take a batch of lines; the heads have their times.
 
         Within a life only its first and last line matter: what lies between adds up.
-
-        Args:
-            heads: the lines' beginnings, with their times.
-            rows: their values.
-            uptimes: of each.
-            layout: of all of them.
         """
-        falls = set(_falls(uptimes))
+        falls = set(_falls(batch.uptimes))
         # A process may have overtaken its old uptime between two lines: its totals have not.
         for key in _TELLING:
-            falls.update(_falls(layout.column(rows, key)))
-        marks = {0, len(rows) - 1, *falls, *(n - 1 for n in falls)}
+            if key in batch.lines[0]:
+                falls.update(_falls([line[key] for line in batch.lines]))
+        marks = {0, len(heads) - 1, *falls, *(n - 1 for n in falls)}
         for n in sorted(marks):
-            self.add_one(time_text(heads[n]), layout.values(rows[n], KEYS))
+            self.add_one(time_text(heads[n]), batch.lines[n])
 
     def add_one(self, at: str, fields: Mapping[str, int]) -> None:
         """Take one line; one without uptime says nothing."""
         if UPTIME not in fields:
             return
-        now = {key: fields[key] for key in KEYS if key in fields}
+        now = {key: fields[key] for key in _KEYS if key in fields}
         if self._last is None:
             self._first = (at, now)
         else:

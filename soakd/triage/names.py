@@ -17,6 +17,7 @@ RECORDS: Final = frozenset(
         "logs/a.out", "logs/b.out", "logs/soak.log", "logs/runner.log", "logs/runner.out",
     }
 )  # fmt: skip
+STATUS_FILES: Final = ("logs/status.ndjson", "logs/status_samples.ndjson")
 OURS: Final = frozenset({"plan.json", "MANIFEST.json", "logs/rounds.ndjson", "logs/events.ndjson"})
 """Records that only soakd writes."""
 _NODE_FOLDERS = ("mule-", "nodes")

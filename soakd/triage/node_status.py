@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import operator
 import re
-from itertools import compress, groupby
+from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from soakd.triage.fields import GAUGES, LIFETIME, OLD_COUNTERS, UPTIME, WINDOW
 from soakd.triage.lives import Lives, time_text
-from soakd.triage.status_batch import Batch, Layout, Row
+from soakd.triage.status_batch import Layout
 
 BATCH_LINES = 64
 _DIGITS = re.compile(rb"[0-9]+")
@@ -61,9 +61,8 @@ class NodeStatus:
         self._last_body = b"\n"
         self._last_head = b""
 
-    def add(self, line: bytes, begin: int) -> None:
-        """Take the next line; its body stands behind `begin`."""
-        head, body = line[:begin], line[begin:]
+    def add(self, head: bytes, body: bytes) -> None:
+        """Take the next line: `TIME ⇥ NODE ⇥`, and its object."""
         self._last_head = head
         if body == self._last_body:
             # The same snapshot once more: it changes no maximum and is counted already.
@@ -91,7 +90,7 @@ class NodeStatus:
             later.snapshots -= 1
             for key, value in later.first_sums.items():
                 later.sums[key] -= value
-        self._book(Batch(later.sums, later.largest), later.snapshots)
+        self._book(later.sums, later.largest, later.snapshots)
         self.lines += later.lines
         self.repeated += later.repeated
         self.unreadable += later.unreadable
@@ -141,54 +140,41 @@ class NodeStatus:
 
     def _take(self, layout: Layout, heads: list[bytes], bodies: list[bytes]) -> bool:
         """Take lines of one layout at once; false if they are not, and nothing was taken."""
-        rows = layout.rows(bodies)
-        if rows is None:
+        batch = layout.read(bodies, self.last_uptime)
+        if batch is None:
             return False
-        uptimes = layout.column(rows, UPTIME)
-        before = [self.last_uptime, *uptimes[:-1]]
-        is_new = list(map(operator.ne, uptimes, before))
-        counted = layout.count(rows if all(is_new) else list(compress(rows, is_new)))
-        # Another text with the same uptime is the same window: it is not summed again.
-        repeated = layout.count(list(compress(rows, map(operator.not_, is_new))))
-        values = (*counted.sums.values(), *counted.largest.values(), *uptimes)
-        if not all(type(value) is int for value in values):
-            # Numbers so large that the parser made floats of them.
-            return False
-        self._note_first(uptimes[0], rows[0], layout)
-        self._book(counted, sum(is_new))
-        self._book(Batch({}, repeated.largest), 0)
-        self.lives.add(heads, rows, uptimes, layout)
-        self.last_uptime = uptimes[-1]
+        self._note_first(batch.lines[0])
+        self._book(batch.sums, batch.largest, batch.snapshots)
+        self.lives.add(heads, batch)
+        self.last_uptime = batch.uptimes[-1]
         return True
 
-    def _note_first(self, uptime: int, row: Row, layout: Layout) -> None:
-        if self.first_uptime is None:
-            self.first_uptime = uptime
-            self.first_sums = layout.values(row, sorted(WINDOW))
+    def _note_first(self, fields: Mapping[str, int]) -> None:
+        if self.first_uptime is None and UPTIME in fields:
+            self.first_uptime = fields[UPTIME]
+            self.first_sums = {key: value for key, value in fields.items() if key in WINDOW}
 
-    def _book(self, batch: Batch, snapshots: int) -> None:
+    def _book(self, sums: Mapping[str, int], largest: Mapping[str, int], snapshots: int) -> None:
         self.snapshots += snapshots
-        for key, value in batch.sums.items():
+        for key, value in sums.items():
             self.sums[key] = self.sums.get(key, 0) + value
-        for key, value in batch.largest.items():
+        for key, value in largest.items():
             if value > self.largest.get(key, 0):
                 self.largest[key] = value
 
     def _take_one(self, time: str, body: bytes) -> None:
         """Read a line that fits no layout."""
-        self._book(Batch({}, {key: _old_value(key, body) for key in OLD_COUNTERS}), 0)
+        self._book({}, {key: _old_value(key, body) for key in OLD_COUNTERS}, 0)
         fields = _flat_counters(body)
         if fields is None:
             self.unreadable += 1
             return
         uptime = fields.get(UPTIME)
         self.lives.add_one(time, fields)
-        sums = {key: value for key, value in fields.items() if key in WINDOW}
         if uptime is None or uptime != self.last_uptime:
-            self._book(Batch(sums, {}), 1)
+            self._book({key: value for key, value in fields.items() if key in WINDOW}, {}, 1)
+        self._note_first(fields)
         if uptime is not None:
-            if self.first_uptime is None:
-                self.first_uptime, self.first_sums = uptime, sums
             self.last_uptime = uptime
 
     def dump(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _EMPTY = b'"sources":[]'
 _SOURCE_ID = b'"source_id_hex":"'
 _COLUMNS = 6
 _MAX_INTERVALS = 100_000
+_TWO_DIGITS = {b"%02d" % number: number for number in range(60)}
 
 Hear = Callable[[str, str], None]
 """Takes the outcome of a row and its time: `hit`, `miss` or `error`."""
@@ -159,17 +160,19 @@ class _Clock:
 
     def __init__(self) -> None:
         self._hour = b""
+        self._zone = b""
         self._epoch: float | None = None
 
     def epoch_of(self, time: bytes) -> float | None:
         """Return seconds since 1970, None if it is no time."""
-        hour = time[:13] + b":00:00" + time[19:]
-        if hour != self._hour:
-            self._hour, self._epoch = hour, epoch_of(text(hour, 40))
-        minute, second = time[14:16], time[17:19]
-        if self._epoch is None or not (minute + second).isdigit() or time[13:17:3] != b"::":
+        hour, zone = time[:13], time[19:]
+        if hour != self._hour or zone != self._zone:
+            self._hour, self._zone = hour, zone
+            self._epoch = epoch_of(text(hour + b":00:00" + zone, 40))
+        minute, second = _TWO_DIGITS.get(time[14:16]), _TWO_DIGITS.get(time[17:19])
+        if self._epoch is None or minute is None or second is None or time[13:17:3] != b"::":
             return epoch_of(text(time, 40))
-        return self._epoch + int(minute) * 60 + int(second)
+        return self._epoch + minute * 60 + second
 
 
 def _place(row: tuple[int, bytes, bytes] | None) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
 Every process reads the whole bundle, which is cheap, and takes the blocks of its share. Blocks are
 parts of a file between two lines, the same for all of them; what they come to is joined in their
 order. A process that is lost costs time, not numbers: then everything is read again by one.
+
+This is loaded first, and alone: the other processes read while the first one still loads the rest.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from soakd.bundle.reader import PIECE_BYTES
+from soakd.bundle.reader import PIECE_BYTES, Bundle, Member
 from soakd.triage.lines import whole
+from soakd.triage.names import STATUS_FILES, Names
 from soakd.triage.status import Status
 
 BLOCK_TEXTS = 8
@@ -22,7 +25,8 @@ BLOCK_TEXTS = 8
 MAX_BLOCKS = 64
 """Of a file that holds what it announces; what each comes to is kept until all are joined."""
 _TIMES_MORE = 2
-"""What the first process has besides is worth so much."""
+"""So many blocks are for each of the others where the first process, which reads all other files,
+takes one."""
 MAX_PROCESSES = 4
 MIN_BYTES = 1 << 20
 """In a smaller bundle there is not enough to share."""
@@ -50,6 +54,37 @@ class ReaderLost(Exception):
     """A process did not bring its share."""
 
 
+Work = Callable[[Share], dict[str, Blocks]]
+"""Reads one share, by file."""
+
+
+def read_members(
+    bundle: Bundle, share: Share, take: Callable[[str, Member], None] | None = None
+) -> tuple[dict[str, Blocks], dict[str, int]]:
+    """Read a share of the status files of a bundle.
+
+    Args:
+        bundle: is read to its end.
+        share: which blocks.
+        take: is given every other record, by its name.
+
+    Returns:
+        The blocks by file, and the size of every record that stands in the bundle.
+
+    Raises:
+        NotABundle: the path is neither bundle nor folder.
+    """
+    names = Names(bundle.note)
+    blocks: dict[str, Blocks] = {}
+    for member in bundle.members():
+        name = names.record(member.name, member.size)
+        if name in STATUS_FILES:
+            blocks[name] = read_status(member.pieces, share, member.size)
+        elif name is not None and take is not None:
+            take(name, member)
+    return blocks, names.found
+
+
 def read_status(pieces: Iterable[bytes], share: Share, size: int) -> Blocks:
     """Read the blocks of one status file that belong to a share.
 
@@ -68,7 +103,7 @@ def read_status(pieces: Iterable[bytes], share: Share, size: int) -> Blocks:
         status = blocks.get(block)
         if status is None:
             latest = status = blocks[block] = Status(latest)
-        status.add(text.split(b"\n"))
+        status.add(text)
     for status in blocks.values():
         status.finish()
     return blocks
@@ -88,7 +123,7 @@ def joined(parts: Iterable[Blocks]) -> Status:
 class Readers:
     """Processes that read shares; leave the context to be rid of them in any case."""
 
-    def __init__(self, count: int, work: Callable[[Share], dict[str, Blocks]]) -> None:
+    def __init__(self, count: int, work: Work) -> None:
         """Starts them.
 
         Args:
@@ -133,7 +168,7 @@ class Readers:
                 raise ReaderLost("a process that read a part of the bundle was lost") from error
         return found
 
-    def _start(self, share: Share, work: Callable[[Share], dict[str, Blocks]]) -> None:
+    def _start(self, share: Share, work: Work) -> None:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:

@@ -8,7 +8,6 @@ counted once, lifetime totals followed across restarts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from soakd.triage.node_status import NodeStatus
@@ -33,18 +32,22 @@ class Status:
         self.torn = 0
         self._by_mark: dict[bytes, NodeStatus] = {}
 
-    def add(self, lines: Iterable[bytes]) -> None:
-        """Take the next lines."""
-        for line in lines:
-            begin = line.find(b"{")
-            node = self._by_mark.get(line[begin - 3 : begin])
+    def add(self, text: bytes) -> None:
+        """Take the next lines; the last one's end is left out."""
+        at = 0
+        while at <= len(text):
+            end = text.find(b"\n", at)
+            end = len(text) if end < 0 else end
+            begin = text.find(b"{", at, end)
+            node = self._by_mark.get(text[begin - 3 : begin]) if begin >= at + 3 else None
             if node is None:
-                begin = line.find(b"\t", line.find(b"\t") + 1) + 1
-                node = self._node_of(line[:begin])
+                begin = text.find(b"\t", text.find(b"\t", at, end) + 1, end) + 1
+                node = self._node_of(text[at:begin])
             if node is None:
                 self.torn += 1
             else:
-                node.add(line, begin)
+                node.add(text[at:begin], text[begin:end])
+            at = end + 1
 
     def layouts(self) -> dict[str, Layout | None]:
         """Return what was learned of each node's lines."""

@@ -11,19 +11,18 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Sequence
+from itertools import compress, pairwise
 from typing import Any, NamedTuple
 
-from soakd.triage.fields import LIFETIME, OLD_COUNTERS, UPTIME, WINDOW
+from soakd.triage.fields import OLD_COUNTERS, UPTIME, WINDOW
 
 _DIGITS = b"0123456789"
 _FIELD = re.compile(rb'"([a-z0-9_]{1,80})":([0-9]{1,18})')
 _MOST_FIELDS = 1000
-LIFETIME_KEYS = tuple(sorted(LIFETIME))
 
-Row = Sequence[int]
-"""The values of one line, in the order of the layout."""
+Fields = dict[str, int]
+"""What one line says."""
 
 
 @functools.cache
@@ -40,10 +39,20 @@ def parser() -> Callable[[bytes], Any]:
 
 
 class Batch(NamedTuple):
-    """What a batch of lines comes to; of fields that nobody asks for nothing is kept."""
+    """Lines of one layout, and what they come to; of fields that nobody asks for nothing is kept.
 
-    sums: dict[str, int]
-    largest: dict[str, int]
+    Attributes:
+        lines: each by itself.
+        uptimes: of each.
+        sums: of the window counters of new snapshots; `largest` is of all lines.
+        snapshots: how many are new: have not the uptime of the line before.
+    """
+
+    lines: Sequence[Fields]
+    uptimes: Sequence[int]
+    sums: Fields
+    largest: Fields
+    snapshots: int
 
 
 class Layout:
@@ -56,9 +65,9 @@ class Layout:
     def __init__(self, keys: Sequence[str], skeleton: bytes) -> None:
         self.keys = frozenset(keys)
         self._skeleton = skeleton
-        self._places = {key: place for place, key in enumerate(keys)}
-        self._summed = [key for key in keys if key in WINDOW]
-        self._watched = [key for key in keys if key in OLD_COUNTERS]
+        self._uptime = keys.index(UPTIME)
+        self._summed = [(key, place) for place, key in enumerate(keys) if key in WINDOW]
+        self._watched = [(key, place) for place, key in enumerate(keys) if key in OLD_COUNTERS]
 
     @classmethod
     def of(cls, body: bytes) -> Layout | None:
@@ -78,34 +87,35 @@ class Layout:
         is_whole = len(set(keys)) == len(keys) and UPTIME in keys
         return cls(keys, body.translate(None, _DIGITS)) if is_whole else None
 
-    def rows(self, bodies: Sequence[bytes]) -> list[Row] | None:
-        """Read lines of this layout; None if any line is of another one."""
-        text = b",".join(bodies)
-        wanted = (self._skeleton + b",") * len(bodies)
-        if text.translate(None, _DIGITS) != wanted[:-1]:
+    def read(self, bodies: Sequence[bytes], uptime_before: int | None) -> Batch | None:
+        """Read lines of this layout; None if any line is of another one.
+
+        Args:
+            bodies: of the lines.
+            uptime_before: of the line before them.
+        """
+        text = b"".join((b"[", b",".join(bodies), b"]"))
+        wanted = b"".join((b"[", (self._skeleton + b",") * (len(bodies) - 1), self._skeleton, b"]"))
+        if text.translate(None, _DIGITS) != wanted:
             return None
         try:
-            return [tuple(item.values()) for item in parser()(b"[" + text + b"]")]
+            lines: list[Fields] = parser()(text)
         except ValueError:
             return None
+        return self._count(lines, uptime_before)
 
-    def values(self, row: Row, keys: Iterable[str]) -> dict[str, int]:
-        """Return some fields of a line; those that it lacks are left out."""
-        return {key: row[self._places[key]] for key in keys if key in self._places}
-
-    def column(self, rows: Iterable[Row], key: str) -> list[int]:
-        """Return one field of each line; nothing if they lack it."""
-        if key not in self._places:
-            return []
-        return list(map(itemgetter(self._places[key]), rows))
-
-    def count(self, rows: Sequence[Row]) -> Batch:
-        """Sum window counters and find maxima."""
-        if not rows:
-            return Batch({}, {})
-        columns = list(zip(*rows, strict=True))
-        places = self._places
-        return Batch(
-            {key: sum(columns[places[key]]) for key in self._summed},
-            {key: max(columns[places[key]]) for key in self._watched},
-        )
+    def _count(self, lines: list[Fields], uptime_before: int | None) -> Batch | None:
+        columns = list(zip(*map(dict.values, lines), strict=True))
+        uptimes = columns[self._uptime]
+        is_new = [now != before for before, now in pairwise((uptime_before, *uptimes))]
+        if all(is_new):
+            sums = {key: sum(columns[place]) for key, place in self._summed}
+        else:
+            # Another text with the same uptime is the same window: it is not summed again.
+            sums = {key: sum(compress(columns[place], is_new)) for key, place in self._summed}
+        largest = {key: max(columns[place]) for key, place in self._watched}
+        values = (*uptimes, *sums.values(), *largest.values())
+        # Of numbers beyond its reach the parser makes floats.
+        if not all(type(value) is int for value in values):
+            return None
+        return Batch(lines, uptimes, sums, largest, sum(is_new))

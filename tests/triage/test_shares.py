@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from soakd.bundle.reader import NotABundle
-from soakd.triage import findings
+from soakd.triage import shares
 from soakd.triage.shares import ALL, MIN_BYTES, Blocks, ReaderLost, Readers, Share, processes_for
 from soakd.triage.triage import triage
 from tests.triage import kit
@@ -37,14 +37,14 @@ def test_a_lost_process_costs_time_and_no_number(
     folder = kit.script_folder(tmp_path / "soak", 500)
     tarball = kit.packed(folder, tmp_path / "soak.tar.gz")
     expected = triage(str(tarball), processes=1)
-    real, parent = findings._read_members, os.getpid()
+    real, parent = shares.read_status, os.getpid()
 
-    def crash(*args: object) -> dict[str, Blocks]:
+    def crash(*args: object) -> Blocks:
         if os.getpid() != parent:
             raise MemoryError
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(findings, "_read_members", crash)
+    monkeypatch.setattr(shares, "read_status", crash)
     assert triage(str(tarball), processes=3) == expected
 
 

@@ -169,7 +169,7 @@ def _lives(pairs: list[tuple[int, int]]) -> list[str]:
 
 def _status(lines: list[bytes]) -> Status:
     status = Status()
-    status.add(lines)
+    status.add(b"\n".join(lines))
     status.finish()
     return status
 
