@@ -24,6 +24,8 @@ _TIMES_PER_SLICE: Final = 256
 # Keyword and source, each way, between 50 nodes.
 MAX_FLOWS: Final = 5000
 OTHER_FLOWS: Final = "other"
+# Others' records are read too.
+_MAX_FLOW_CHARS: Final = 200
 
 
 _TIME = re.compile(
@@ -174,7 +176,7 @@ class FlowSums:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take a line of rounds.ndjson; it must have an outcome and a flow."""
-        flow = str(record["flow"])
+        flow = str(record["flow"])[:_MAX_FLOW_CHARS]
         if flow not in self.counters and len(self.counters) >= MAX_FLOWS:
             flow = OTHER_FLOWS
         before = self.counters.get(flow, Counters())

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from soakd.bundle.reader import Bundle, Limits, Member
+from soakd.bundle.reader import Bundle, Limits, Member, NotABundle
 from soakd.core.series import Series
 from soakd.triage import records, script_logs
 from soakd.triage.lines import batches, text
@@ -116,7 +116,7 @@ def read(
         readers: processes that have begun to read the other shares; None: there are none.
 
     Raises:
-        NotABundle: the path is neither bundle nor folder.
+        NotABundle: the path is neither bundle nor run folder.
         ReaderLost: one of the processes did not bring its share.
     """
     found = Findings(path, windows_s)
@@ -128,6 +128,10 @@ def read(
     except BaseException:
         found.close()
         raise
+    if not found.files:
+        why = "".join(f" ({note})" for note in bundle.notes[:1])
+        text = f"cannot triage {path}: it is no run folder nor bundle, no record of a soak is in it"
+        raise NotABundle(f"{text}{why}; wanted is what soakctl collect or the scripts made")
     for name in own:
         found.status[name] = joined(part.get(name, {}) for part in parts)
     found.notes += bundle.notes

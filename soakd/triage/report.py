@@ -12,6 +12,7 @@ from soakd.core.stats import Counters, public_counts
 from soakd.triage import times
 from soakd.triage.fields import LIFETIME, WINDOW
 from soakd.triage.findings import Findings
+from soakd.triage.flows import flows
 from soakd.triage.judging import Judgement
 from soakd.triage.names import OURS
 from soakd.triage.outcomes import Outcomes, interval_of
@@ -33,6 +34,7 @@ def report(found: Findings, outcomes: Outcomes, judgement: Judgement) -> dict[st
         "source": _source(found),
         "old": old_numbers(found),
         "outcomes": _outcomes(found, outcomes),
+        "flows": flows(found),
         "hit_rate": interval_of(outcomes.sums.hits),
         "search_hit_rate": interval_of(outcomes.sums.searched),
         "first_sight": _first_sight(found, outcomes),

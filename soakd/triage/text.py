@@ -21,8 +21,9 @@ _SHOWN = frozenset(
      "sent_publish_source_reqs", "recv_publish_ress", "source_search_batch_sent",
      "source_publish_batch_sent", "evicted", "new_nodes")
 )  # fmt: skip
-_MAX_CONTEXT = 4
+_MAX_FLOWS = 20
 _MISSING = "–"
+_OUTCOMES = ("hit", "late", "miss", "error", "skipped")
 
 
 def lines(document: Document) -> list[str]:
@@ -31,6 +32,7 @@ def lines(document: Document) -> list[str]:
         *_head(document),
         *_gates(document["gates"]),
         *_rounds(document),
+        *_flows(document["flows"]),
         *_time(document["time"]),
         *_nodes(document["nodes"]),
         *_panics(document["panics"]),
@@ -77,9 +79,7 @@ def _rounds(document: Document) -> list[str]:
     outcomes, sight = document["outcomes"], document["first_sight"]
     if outcomes["from"] is None:
         return [_fact("rounds", "none recorded")]
-    counts = ", ".join(
-        f"{outcomes[name]} {name}" for name in ("hit", "late", "miss", "error", "skipped")
-    )
+    counts = ", ".join(f"{outcomes[name]} {name}" for name in _OUTCOMES)
     found = [_fact("rounds", f"{outcomes['total']}: {counts}")]
     if outcomes["prestored"]:
         found.append(_fact("", f"{outcomes['prestored']} were stored before the search"))
@@ -98,6 +98,18 @@ def _rounds(document: Document) -> list[str]:
         text = f"median {median}, p95 {p95} ({sight['n']} rounds, {sight['censored']} never seen)"
         found.append(_fact("first sight", text))
     return found
+
+
+def _flows(flows: Sequence[Document]) -> list[str]:
+    """The worst flows, where there is more than one."""
+    if len(flows) < 2:
+        return []
+    found = [_fact("flows", f"{len(flows)}, those with the most misses first")]
+    for flow in flows[:_MAX_FLOWS]:
+        rate = _MISSING if flow["hit_rate"] is None else f"{100 * flow['hit_rate']:.1f} %"
+        shown = _counts({name: flow[name] for name in _OUTCOMES})
+        found.append(_fact("", f"{harmless(flow['flow'])} {rate} of {flow['total']}: {shown}"))
+    return found + _more(len(flows) - _MAX_FLOWS)
 
 
 def _rate(rate: Document) -> str:
@@ -168,7 +180,8 @@ def _panics(panics: Sequence[Document]) -> list[str]:
         times = f"{panic['count']} ×, first" if panic["count"] > 1 else "once,"
         where = f"node {panic['node']}, {times} in line {panic['first_line']}"
         found.append(_fact("panic", f"{where}: {harmless(panic['text'])}"))
-        found += [_fact("", f"  {harmless(line)}") for line in panic["after"][:_MAX_CONTEXT]]
+        found += [_fact("", f"- {harmless(line)}") for line in panic["before"]]
+        found += [_fact("", f"+ {harmless(line)}") for line in panic["after"]]
     return found + _more(len(panics) - _MAX_PANICS)
 
 

@@ -196,3 +196,19 @@ def _peak_mb(tarball: Path) -> float:
     )
     assert watched.returncode in (0, 1)
     return int(watched.stdout) / 1024
+
+
+def test_what_is_no_bundle_is_not_judged(soakctl: Soakctl, capsys: Capture, tmp_path: Path) -> None:
+    """A folder or tarball without any record of a soak is a mistake in the path, no verdict."""
+    other = tmp_path / "other"
+    (other / "logs").mkdir(parents=True)
+    (other / "notes.txt").write_text("x")
+    (other / "logs" / "app.log").write_text("x")
+    tarball = kit.tar_of(tmp_path / "other.tar.gz", [kit.regular("app/notes.txt", b"x")])
+    for path in (other, tarball, tmp_path):
+        assert soakctl("triage", str(path)) == 2
+        told = capsys.readouterr()
+        assert f"cannot triage {path}: it is no run folder nor bundle" in told.err
+        assert told.out == ""
+    (other / "runner.state").write_text("running\n")
+    assert soakctl("triage", str(other)) == 3

@@ -12,7 +12,7 @@ from soakd.triage.triage import triage
 from tests.triage import kit
 
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "triage.md"
-_LISTS = {"gates", "panics"}
+_LISTS = {"gates", "panics", "flows"}
 # Keys of these are data; the page says of them in words what they hold.
 _OPAQUE = {
     "recorded", "source.files", "source.notes", "old.rounds.first_success",
@@ -75,7 +75,7 @@ def test_every_key_is_documented_and_every_documented_key_is_there(tmp_path: Pat
     """The table of docs/triage.md holds each path of the document, and no other."""
     document = triage(str(_full_folder(tmp_path / "run")))
     assert document["schema"] == 1
-    found = set(_keys(document)) | {"gates[]", "panics[]", "nodes"}
+    found = set(_keys(document)) | {"gates[]", "panics[]", "flows[]", "nodes"}
     assert found == _documented()
 
 
