@@ -77,6 +77,7 @@ class Bundle:
     Attributes:
         kind: `tarball` or `folder`.
         notes: what could not be read, or was left aside, in sentences.
+        is_torn: it ended, or was damaged, or ran into a limit, before it was read to its end.
     """
 
     def __init__(self, path: str, limits: Limits | None = None) -> None:
@@ -84,6 +85,7 @@ class Bundle:
         self.path = path
         self.kind = "folder" if os.path.isdir(path) else "tarball"
         self.notes: list[str] = []
+        self.is_torn = False
         self._limits = Limits() if limits is None else limits
 
     @property
@@ -174,6 +176,7 @@ class Bundle:
             if seen == 0:
                 text = f"cannot read {self.path}: {damage}"
                 raise NotABundle(f"{text}; wanted is a .tar.gz or a run folder") from damage
+            self.is_torn = True
             self.note(f"the bundle cannot be read beyond {reading or 'its beginning'}: {damage}")
 
     def _wanted(self, header: Header) -> bool:

@@ -28,6 +28,7 @@ class Findings:
         bad_lines: lines that are no record, by file.
         series: of rounds.ndjson and resources.ndjson; `tsv_series` has the rounds of rounds.tsv,
             only if there are windows.
+        is_torn: something of the bundle lies beyond what could be read.
         tsv: None without rounds.tsv; likewise the others.
     """
 
@@ -36,6 +37,7 @@ class Findings:
         self.kind = ""
         self.files: dict[str, int] = {}
         self.notes: list[str] = []
+        self.is_torn = False
         self.bad_lines: Counter[str] = Counter()
         self.windows_s = tuple(windows_s)
         self.series = Series(self.windows_s)
@@ -71,8 +73,7 @@ class Findings:
                 self.events = records.Events()
                 self.events.read(pieces, self.bad_lines)
             case "logs/resources.ndjson":
-                for sample in records.objects(pieces, self.bad_lines, name):
-                    self.series.resources(sample)
+                records.samples(pieces, self.bad_lines, name, self.series.resources)
             case "logs/soak.log":
                 self.soak_log.read(pieces)
             case "logs/runner.log":
@@ -135,4 +136,5 @@ def read(
     for name in own:
         found.status[name] = joined(part.get(name, {}) for part in parts)
     found.notes += bundle.notes
+    found.is_torn = bundle.is_torn
     return found

@@ -17,6 +17,8 @@ from soakd.triage.findings import Findings
 from soakd.triage.outcomes import Outcomes
 from soakd.triage.times import measured_time
 
+_MAX_CHARS = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -33,7 +35,11 @@ def gates_for(plan: dict[str, Any] | None, asked: Sequence[str]) -> list[str]:
         return list(asked)
     inner = (plan or {}).get("plan")
     texts = inner.get("gates") if isinstance(inner, dict) else None
-    return [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
+    if texts is None:
+        return []
+    # What is no text is no gate that anybody can read, and is told, not passed over.
+    listed = texts if isinstance(texts, list) else [texts]
+    return [text if isinstance(text, str) else repr(text)[:_MAX_CHARS] for text in listed]
 
 
 def is_attached(plan: dict[str, Any] | None) -> bool:
@@ -62,6 +68,9 @@ def judge(found: Findings, outcomes: Outcomes, asked: Sequence[str]) -> Judgemen
     results = tuple(_unknown(item, unknown) for item in judged)
     result, cause = _ending(found)
     verdict, why = gates.verdict(result, cause, results)
+    if found.is_torn and verdict == "passed":
+        # What is missing may be what would have failed.
+        verdict, why = "inconclusive", f"all gates hold for what can be read, but {found.notes[-1]}"
     return Judgement(verdict, why, results)
 
 

@@ -33,7 +33,7 @@ class NodeStatus:
         largest: maximum of each counter of the old triage.
         last: their last values.
         unreadable: lines that are no object of counters.
-        ends_readable: whether the last line was one.
+        ends_readable: whether the last line was one, or the beginning of one.
         unknown: fields that no table knows.
         layout: of the latest lines that had one.
         first_uptime: of the first readable line; `first_sums` are its window counters.
@@ -81,7 +81,9 @@ class NodeStatus:
         body = self._last_body
         self.last_at = time_text(self._last_head)
         self.last = {key: _old_value(key, body) for key in OLD_COUNTERS}
-        self.ends_readable = _flat_counters(body) is not None
+        # A line that is cut in its midst was written by a node that lived.
+        is_cut = body.startswith(b"{") and not body.endswith(b"}")
+        self.ends_readable = is_cut or _flat_counters(body) is not None
 
     def join(self, later: NodeStatus) -> None:
         """Append later lines; both must be finished."""

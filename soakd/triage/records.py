@@ -7,8 +7,9 @@ over.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from soakd.core.model import OUTCOMES
@@ -19,7 +20,10 @@ from soakd.triage.lines import batches
 
 MAX_DOCUMENT_BYTES = 4 << 20
 MAX_EVENTS = 2000
-_GAP_KEYS = ("from", "to", "s", "why")
+MAX_BYTES = 1 << 60
+"""Of a process's memory; more is no sample."""
+_ODD = (TypeError, ValueError, OverflowError)
+"""What a record of odd types comes to, whoever reads it."""
 # Told by the hundred, or of no use in a list of what went wrong.
 _DULL = frozenset({"step_failed", "round_error", "rung", "stopping", "stopped", "panic", "swept"})
 
@@ -31,8 +35,33 @@ def document(pieces: Iterable[bytes]) -> dict[str, Any] | None:
         data += piece
         if len(data) > MAX_DOCUMENT_BYTES:
             return None
+    return _object(data)
+
+
+def number(value: object) -> float | None:
+    """Return a number of a record as it can be computed with; None if it is none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
     try:
-        value = json.loads(data)
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _finite(digits: str) -> float:
+    """Read a float; what JSON cannot hold is none."""
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(digits)
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = _DECODER.decode(data.decode())
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -42,14 +71,23 @@ def objects(pieces: Iterable[bytes], bad: Counter[str], name: str) -> Iterator[d
     """Yield each line's object; lines that hold none are counted in `bad`."""
     for lines in batches(pieces):
         for line in lines:
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                value = None
-            if isinstance(value, dict):
+            value = _object(line)
+            if value is not None:
                 yield value
             else:
                 bad[name] += 1
+
+
+def samples(
+    pieces: Iterable[bytes], bad: Counter[str], name: str, take: Callable[[dict[str, Any]], None]
+) -> None:
+    """Give each sample of resources.ndjson away; those of impossible size are counted in `bad`."""
+    for sample in objects(pieces, bad, name):
+        rss_bytes = sample.get("rss_bytes")
+        if isinstance(rss_bytes, int | float) and not 0 <= rss_bytes <= MAX_BYTES:
+            bad[name] += 1
+        else:
+            take(sample)
 
 
 class Rounds:
@@ -76,12 +114,14 @@ class Rounds:
     def read(self, pieces: Iterable[bytes], bad: Counter[str]) -> None:
         """Take the whole file."""
         for record in objects(pieces, bad, "logs/rounds.ndjson"):
-            if record.get("outcome") not in OUTCOMES:
+            seen = record.get("first_seen_s")
+            is_odd = seen is not None and number(seen) is None
+            if is_odd or record.get("outcome") not in OUTCOMES:
                 bad["logs/rounds.ndjson"] += 1
                 continue
             try:
                 self.series.round(record)
-            except (TypeError, ValueError, OverflowError):
+            except _ODD:
                 bad["logs/rounds.ndjson"] += 1
                 continue
             self._take(record)
@@ -133,7 +173,10 @@ class Events:
             if not isinstance(kind, str) or not isinstance(data, dict):
                 bad["logs/events.ndjson"] += 1
                 continue
-            self._take(kind[:40], event, data)
+            try:
+                self._take(kind[:40], event, data)
+            except _ODD:
+                bad["logs/events.ndjson"] += 1
 
     def _take(self, kind: str, event: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         node = event.get("node") if isinstance(event.get("node"), str) else None
@@ -145,9 +188,15 @@ class Events:
         if kind == "node_exited" and not self._ending:
             self.exits += 1
         if kind == "gap" and len(self.gaps) < MAX_EVENTS:
-            self.gaps.append({key: data.get(key) for key in _GAP_KEYS})
+            self.gaps.append(_gap(data))
         expected = kind == "node_exited" and self._ending
         if kind not in _DULL and not expected and len(self.notable) < MAX_EVENTS:
             at = event.get("at") if isinstance(event.get("at"), str) else ""
             text = json.dumps(data, ensure_ascii=False)[:500]
             self.notable.append({"at": at, "node": node, "kind": kind, "text": text})
+
+
+def _gap(data: Mapping[str, Any]) -> dict[str, Any]:
+    words = {key: data.get(key) for key in ("from", "to", "why")}
+    found = {key: value[:300] if isinstance(value, str) else None for key, value in words.items()}
+    return {"from": found["from"], "to": found["to"], "s": number(data.get("s")), **found}

@@ -41,8 +41,8 @@ class Status:
             begin = text.find(b"{", at, end)
             node = self._by_mark.get(text[begin - 3 : begin]) if begin >= at + 3 else None
             if node is None:
-                begin = text.find(b"\t", text.find(b"\t", at, end) + 1, end) + 1
-                node = self._node_of(text[at:begin])
+                begin = _after_second_tab(text, at, end)
+                node = self._node_of(text[at:begin]) if begin > at else None
             if node is None:
                 self.torn += 1
             else:
@@ -93,3 +93,10 @@ class Status:
             if len(name) == 1:
                 self._by_mark[b"\t" + fields[1] + b"\t"] = self.nodes[name]
         return self.nodes[name]
+
+
+def _after_second_tab(text: bytes, at: int, end: int) -> int:
+    """Return where the object of a line begins; where the line does if it has not two tabs."""
+    first = text.find(b"\t", at, end)
+    second = text.find(b"\t", first + 1, end) if first >= 0 else -1
+    return second + 1 if second >= 0 else at

@@ -13,6 +13,7 @@ from typing import Any
 from soakd.core.series import epoch_of
 from soakd.triage.findings import Findings
 from soakd.triage.outcomes import Outcomes
+from soakd.triage.records import number
 from soakd.triage.rounds_tsv import MIN_PAUSE_S, RoundsTsv
 
 _UNUSUAL = 5
@@ -33,7 +34,7 @@ def _of_soakd(found: Findings) -> dict[str, Any]:
     begun = found.soak_log.running_at or None
     ended = found.soak_log.ending_at or (None if rounds is None else rounds.last_at) or None
     whole_s = _between(begun, ended)
-    gap_s = sum(_seconds(gap.get("s")) for gap in gaps)
+    gap_s = sum(gap["s"] or 0.0 for gap in gaps)
     share = None
     if whole_s is not None:
         share = 1.0 if whole_s <= 0 else max(0.0, 1 - gap_s / whole_s)
@@ -50,10 +51,10 @@ def _of_soakd(found: Findings) -> dict[str, Any]:
 
 def _recorded_share(run: Mapping[str, Any]) -> float | None:
     """What the run's own gate `measured` has found: it knows the clock better than its files do."""
-    for gate in run.get("gates") or ():
+    gates = run.get("gates")
+    for gate in gates if isinstance(gates, list) else ():
         if isinstance(gate, dict) and str(gate.get("gate", "")).startswith("measured "):
-            value = gate.get("value")
-            return float(value) if isinstance(value, int | float) else None
+            return number(gate.get("value"))
     return None
 
 
@@ -98,7 +99,3 @@ def _median(intervals: Counter[int]) -> int:
 def _between(begun: str | None, ended: str | None) -> float | None:
     first, last = epoch_of(begun), epoch_of(ended)
     return None if first is None or last is None else max(0.0, last - first)
-
-
-def _seconds(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
