@@ -212,3 +212,16 @@ def test_what_is_no_bundle_is_not_judged(soakctl: Soakctl, capsys: Capture, tmp_
         assert told.out == ""
     (other / "runner.state").write_text("running\n")
     assert soakctl("triage", str(other)) == 3
+
+
+def test_stopped_runs_and_broken_checks_have_exit_statuses_of_their_own(
+    soakctl: Soakctl, capsys: Capture, folder: Path
+) -> None:
+    """4 for what was stopped, 5 for what soakd itself cannot judge."""
+    (folder / "plan.json").write_text(json.dumps({"plan": {"gates": ["beauty > 3"]}}))
+    assert soakctl("triage", str(folder)) == 5
+    assert capsys.readouterr().out.startswith("harness_error: cannot judge 'beauty'")
+    (folder / "plan.json").unlink()
+    (folder / "runner.state").write_text("stopped\n")
+    assert soakctl("triage", str(folder)) == 4
+    assert capsys.readouterr().out.startswith("aborted: ")
