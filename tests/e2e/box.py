@@ -168,6 +168,11 @@ class Box:
         wait_for(lambda: self.log().stat().st_size > said or self.answers(), "soakd begins")
         daemon.kill()
         daemon.wait()
+        self._until_nobody_listens()
+
+    def _until_nobody_listens(self) -> None:
+        """A child that a killed soakd was about to start has its socket until it executes."""
+        wait_for(lambda: not self.answers(), "nobody listens")
 
     def serve_refused(self, *options: str) -> str:
         """Start another soakd that must not come to serve; what it says."""
@@ -201,8 +206,10 @@ class Box:
         began = time.monotonic()
         daemon.send_signal(number)
         ended = daemon.wait(STOP_GUARD_S)
+        took_s = time.monotonic() - began
         assert ended == (-number if number == signal.SIGKILL else 0), self.log().read_text()
-        return time.monotonic() - began
+        self._until_nobody_listens()
+        return took_s
 
     # -- soakctl -------------------------------------------------------------------------------
 
