@@ -17,6 +17,10 @@ from soakd.drivers.driver import Api, Driver, Files, Http, NodeConfig, OnToken, 
 
 GROUP = "soakd.drivers"
 MAX_NAMED = 20
+_PARTS = (
+    "name", "files", "words", "scenarios", "environment", "config_problem", "edit_config",
+    "session_name", "api",
+)  # fmt: skip
 _BUILT_IN: Mapping[str, Driver] = {rust_mule.DRIVER.name: rust_mule.DRIVER}
 
 
@@ -24,7 +28,7 @@ def get(name: str) -> Driver:
     """Gives a driver by the name that plans know it by.
 
     Raises:
-        UserError: `bad_plan`; there is none, or it cannot be loaded.
+        UserError: `bad_plan`; there is none, it cannot be loaded, or it is no driver.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]
@@ -35,10 +39,16 @@ def get(name: str) -> Driver:
     for point in points:
         if point.name == name:
             try:
-                return cast("Driver", point.load())
-            except Exception as error:
+                found = point.load()
+            except (Exception, SystemExit) as error:
+                # A program that was named by mistake ends itself; it must not end soakd.
                 text = f"{point.value} cannot be loaded: {type(error).__name__}: {error}"
                 raise _refusal(f"driver: cannot use {name!r}: {text}") from error
+            missing = [part for part in _PARTS if not hasattr(found, part)]
+            if missing:
+                text = f"{point.value} is no driver: it has no {', '.join(missing)}"
+                raise _refusal(f"driver: cannot use {name!r}: {text}")
+            return cast("Driver", found)
     known = ", ".join(sorted({*_BUILT_IN, *points.names})[:MAX_NAMED])
     raise _refusal(
         f"driver: cannot use {name!r}: there is no such driver; the known ones are: {known}"

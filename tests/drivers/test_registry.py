@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.metadata.EntryPoints(
         [
             made("other", f"{__name__}:OTHER", registry.GROUP),
+            made("quits", "soak_driver_that_quits:DRIVER", registry.GROUP),
+            made("empty", f"{__name__}:A", registry.GROUP),
             made("broken", "no_such_module_of_ours:DRIVER", registry.GROUP),
         ]
     )
@@ -64,7 +67,7 @@ def test_an_unknown_driver_is_refused_with_the_known_ones(installed: None) -> No
     assert caught.value.code == "bad_plan"
     problem = (
         "driver: cannot use 'gone': there is no such driver;"
-        " the known ones are: broken, other, rust_mule"
+        " the known ones are: broken, empty, other, quits, rust_mule"
     )
     assert caught.value.details["problems"] == [problem]
 
@@ -73,6 +76,23 @@ def test_a_driver_that_cannot_be_loaded_says_why(installed: None) -> None:
     """The package's mistake, in the words of Python."""
     with pytest.raises(UserError, match="cannot be loaded: ModuleNotFoundError: No module named"):
         registry.get("broken")
+
+
+def test_a_driver_that_ends_its_program_does_not_end_ours(
+    installed: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever may submit a plan could end soakd otherwise."""
+    (tmp_path / "soak_driver_that_quits.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="cannot be loaded: SystemExit: 3"):
+        registry.get("quits")
+    assert registry.of_stored(plan(driver="quits")).name == "quits"
+
+
+def test_what_is_no_driver_is_refused_with_what_it_lacks(installed: None) -> None:
+    """At once, and not with an AttributeError in the middle of a run."""
+    with pytest.raises(UserError, match="is no driver: it has no files, words, scenarios"):
+        registry.get("empty")
 
 
 def test_a_scenario_that_the_driver_cannot_play_is_refused(installed: None) -> None:
