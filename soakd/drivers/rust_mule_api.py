@@ -33,6 +33,8 @@ HTTP_UNAVAILABLE = 503
 API = "/api/v1"
 MAX_ERROR_BODY = 120
 MIN_CALL_S = 0.5
+MAX_UPTIME_S = 1 << 53
+"""No message holds the numbers of any length that JSON may have."""
 
 LOOKS: Mapping[str, tuple[str, str, dict[str, Any] | None]] = {
     "health": ("GET", "/health", None),
@@ -229,7 +231,7 @@ def _object(path: str, answer: Answer) -> tuple[str, dict[str, Any]]:
 def _snapshot(answer: Answer) -> Snapshot:
     body, data = _object("/status", answer)
     uptime_s = data.get("uptime_secs")
-    if not isinstance(uptime_s, int):
+    if not isinstance(uptime_s, int) or not 0 <= uptime_s <= MAX_UPTIME_S:
         raise NodeError("bad_answer", f"cannot use the status: no uptime_secs in {_short(body)}")
     return Snapshot(body, uptime_s)
 

@@ -184,6 +184,8 @@ async def test_source_ids_come_in_the_nodes_order() -> None:
         Answer(200, b'{"queued":"true","sources":{},"uptime_secs":"5"}'),
         Answer(200, b'{"queued":1,"sources":[1],"uptime_secs":null}'),
         Answer(200, b'{"queued":false,"sources":[{"source_id_hex":7}],"uptime_secs":1.5}'),
+        Answer(200, b'{"uptime_secs":' + b"9" * 400 + b"}"),
+        Answer(200, b'{"uptime_secs":-1}'),
     ],
 )
 async def test_answer_of_no_use_is_the_nodes_error(answer: Answer) -> None:
