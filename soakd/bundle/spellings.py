@@ -1,4 +1,4 @@
-"""How a secret value may be spelt in a file: as it is, in base64, in hex, in a URL.
+"""How a secret value may be spelt in a file: as it is, in base64, hex, a URL or JSON.
 
 Base64 of a text in which the value stands looks different for each of the three places where a
 group of four characters may begin; of each only those characters count that the value alone
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 
 _HEX = frozenset("0123456789abcdefABCDEF")
 _I2P_TO_STANDARD = bytes.maketrans(b"-~", b"+/")
@@ -26,7 +27,7 @@ def spellings(value: str) -> frozenset[bytes]:
     """Return every spelling of a token or key that is long enough to be looked for."""
     found: set[bytes] = set()
     for data in _texts(value):
-        found |= {data, *_base64(data), *_hex(data), *_url(data)}
+        found |= {data, *_base64(data), *_hex(data), *_url(data), *_json(data)}
     for raw in raw_forms(value):
         found |= {*_base64(raw), *_hex(raw)}
     return frozenset(form for form in found if len(form) >= MIN_CHARS)
@@ -106,3 +107,13 @@ def _url(data: bytes) -> set[bytes]:
 def _lower_escapes(text: str) -> str:
     head, *parts = text.split("%")
     return "%".join([head, *(part[:2].lower() + part[2:] for part in parts)])
+
+
+def _json(data: bytes) -> set[bytes]:
+    """As a string of JSON, and as one in an answer that is itself kept as a string of JSON."""
+    once = _escaped(data)
+    return {once, _escaped(once)}
+
+
+def _escaped(data: bytes) -> bytes:
+    return json.dumps(data.decode("utf-8", "surrogateescape"))[1:-1].encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import urllib.parse
 
 import pytest
@@ -32,6 +33,14 @@ def test_base64_of_any_text_around_the_value_is_known(
     data = before + value.encode() + after
     assert _is_spelt(value, base64.b64encode(data))
     assert _is_spelt(value, base64.urlsafe_b64encode(data))
+
+
+@given(value=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=16))
+def test_json_forms_are_known(value: str) -> None:
+    """Old nodes take any token; one with quotes, in an answer that is kept in a line of JSON."""
+    answer = json.dumps({"you_sent": value})
+    assert _is_spelt(value, answer.encode())
+    assert _is_spelt(value, json.dumps({"body": answer}).encode())
 
 
 @given(value=st.one_of(I2P, HEX))
