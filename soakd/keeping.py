@@ -44,7 +44,8 @@ class Keeper:
     """Keeps the nodes of one run until its deadline; `ask` gives it something to do.
 
     Attributes:
-        measure: the rounds under way; None: the nodes idle.
+        measure: the rounds under way; None: the nodes idle, or are warmed up for a soak.
+        is_soaking: a soak is under way; cut, it is judged and written down.
         deadline_s: when the nodes are kept no longer (boot clock); may be moved.
     """
 
@@ -58,6 +59,7 @@ class Keeper:
     ) -> None:
         """Does nothing before `run`."""
         self.measure: Measure | None = None
+        self.is_soaking = False
         self.deadline_s: float | None = None
         self._owner = owner
         self._nodes = nodes
@@ -81,8 +83,15 @@ class Keeper:
         self._wake()
 
     def lengthen(self, deadline_s: float | None) -> None:
-        """Keeps the nodes until another time."""
+        """Keeps the nodes until another time; a soak that this would have cut goes on as well."""
         self.deadline_s = deadline_s
+        state = self._owner.state
+        if (
+            self.measure is not None
+            and isinstance(state, run_state.Running)
+            and state.soak is not None
+        ):
+            self.measure.deadline_s = state.soak.deadline_s
         self._wake()
 
     async def run(self, running: run_state.Running) -> None:
@@ -102,7 +111,7 @@ class Keeper:
                 await self._owner.tell(run_state.DeadlineReached())
                 return
             else:
-                await self._wait()
+                await self._wait(self.deadline_s)
 
     @property
     def _is_over(self) -> bool:
@@ -112,11 +121,11 @@ class Keeper:
         self._news.set()
         self._news = trio.Event()
 
-    async def _wait(self) -> None:
-        """Until somebody asks for something, or the nodes are kept no longer."""
+    async def _wait(self, until_s: float | None) -> None:
+        """Until something is asked for or changed, or a time has come."""
         async with trio.open_nursery() as nursery:
-            if self.deadline_s is not None:
-                nursery.start_soon(_sleep_then_cancel, self.deadline_s, nursery.cancel_scope)
+            if until_s is not None:
+                nursery.start_soon(_sleep_then_cancel, until_s, nursery.cancel_scope)
             await self._news.wait()
             nursery.cancel_scope.cancel()
 
@@ -129,22 +138,47 @@ class Keeper:
 
     async def _play(self, soak: Soak) -> run_state.DeadlineReached | run_state.RoundsDone | None:
         plan = soak_plan(self._owner.plan, soak.keys)
-        cold = self._records.begin_part(soak.number, gates.windows_of(plan.gates))
-        is_new = self._records.last_round == soak.base
-        if is_new:
+        self.is_soaking = True
+        self._records.begin_part(soak.number, gates.windows_of(plan.gates))
+        if self._records.begun_soak != soak.number:
             self._observer.event("soak_begun", None, _begun(soak, plan))
+        is_new = self._records.last_round == soak.base
         if is_new and (plan.warmup or plan.scenario == "dht_selftest"):
-            warmer = Warmer(plan, self._nodes, self._observer)
-            came = await warmer.run(self._owner.progress)
-            cold = isinstance(came, run_state.NotWarm)
+            await self._warm_up(soak, plan)
         section = Section(soak.number, plan, soak.base)
         measure = self.measure = Measure(section, self._nodes, self._records, self._hearer)
         if self._cut is not None:
             measure.interrupt(self._cut)
-        ended = await measure.run(soak.deadline_s, cold=cold)
+        ended = await measure.run(self._soak_deadline_s(soak), cold=self._records.is_cold)
         self.measure = None
         self._book(soak, plan)
+        self.is_soaking = False
         return ended
+
+    async def _warm_up(self, soak: Soak, plan: Plan) -> None:
+        """Waits until the nodes are warm, for no longer than rounds of the soak may start."""
+        # An earlier soakd may have found them cold and was killed before the first round.
+        self._records.is_cold = False
+        warmer = Warmer(plan, self._nodes, self._observer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_over, soak, nursery.cancel_scope)
+            await warmer.run(self._owner.progress)
+            nursery.cancel_scope.cancel()
+
+    async def _cancel_when_over(self, soak: Soak, scope: trio.CancelScope) -> None:
+        while self._cut is None:
+            until_s = self._soak_deadline_s(soak)
+            if until_s is not None and boot_now() >= until_s:
+                break
+            await self._wait(until_s)
+        scope.cancel()
+
+    def _soak_deadline_s(self, soak: Soak) -> float | None:
+        """Until when its rounds may start by now: its run may have been extended."""
+        state = self._owner.state
+        if isinstance(state, run_state.Running) and state.soak is not None:
+            return state.soak.deadline_s
+        return soak.deadline_s
 
     def _book(self, soak: Soak, plan: Plan) -> None:
         """Judges a soak by its own rounds and writes down what came of it."""

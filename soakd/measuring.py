@@ -47,8 +47,14 @@ class Measuring:
 
     @property
     def playing(self) -> Measure | None:
-        """The rounds under way: they are cut, everything else of the work is cancelled."""
+        """The rounds under way."""
         return self._measure if self._keeper is None else self._keeper.measure
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether something goes on that comes to its end by itself once it is cut."""
+        is_soaking = self._keeper is not None and self._keeper.is_soaking
+        return is_soaking or self.playing is not None
 
     def status(self, state: run_state.State) -> dict[str, object]:
         """Where it is, as `status` shows it."""

@@ -69,6 +69,10 @@ class Records:
         """The sums of the soak under way on kept nodes."""
         self.soaks: list[dict[str, Any]] = []
         """The soaks on kept nodes that have ended."""
+        self.begun_soak = 0
+        """Number of the soak on kept nodes that began last."""
+        self.is_cold = False
+        """The nodes did not get warm for it."""
         self.panics = 0
         self.errors = RoundErrors()
         self._events = 0
@@ -81,19 +85,13 @@ class Records:
         """All rounds by outcome."""
         return self.series.rounds.counters
 
-    def begin_part(self, number: int, windows_s: Iterable[float]) -> bool:
-        """Sums up the rounds of a soak on kept nodes apart, those that are recorded already too.
-
-        Returns:
-            Whether one of these was cold.
-        """
-        self.part, is_cold = Series(windows_s), False
+    def begin_part(self, number: int, windows_s: Iterable[float]) -> None:
+        """Sums up the rounds of a soak on kept nodes apart, those that are recorded already too."""
+        self.part = Series(windows_s)
         for line in self.folder.read_lines(ROUNDS):
             record = json.loads(line.decode("utf-8", "replace"))
             if record.get("measurement") == str(number):
                 self.part.round(record)
-                is_cold = is_cold or bool(record.get("cold"))
-        return is_cold
 
     def marker(self, text: str) -> None:
         """One line of `runner.log`, with its time as the scripts wrote it."""
@@ -264,6 +262,10 @@ class Records:
         """Counts an event, new or of an earlier soakd."""
         self._events += 1
         kind, node, data = event.get("kind"), event.get("node"), event.get("data") or {}
+        if kind == "soak_begun":
+            self.begun_soak, self.is_cold = data["number"], False
+        if kind == "not_warm":
+            self.is_cold = True
         if kind == "soak_ended" and len(self.soaks) < MAX_SOAKS:
             self.soaks.append(dict(data))
         is_panic = kind == "panic"

@@ -356,7 +356,7 @@ class Run:
         stopping = self.state
         self.observer.ending()
         self.work.measuring.cut(moves.interruption(stopping))
-        if self.work.measuring.playing is not None:
+        if self.work.measuring.can_be_cut:
             with trio.move_on_after(CUT_ROUND_S):
                 await self._work_done.wait()
         self._work_scope.cancel()

@@ -11,6 +11,7 @@ from soakd.core.plan import Plan, flows_per_round, longest_round_s
 from soakd.core.run_state import Soak
 from soakd.core.soak_plan import room_for, soak_plan
 from soakd.edge.clock import boot_now, rfc3339, wall_now
+from soakd.records import MAX_SOAKS
 from soakd.run import Run
 from soakd.view import run_name
 
@@ -74,6 +75,8 @@ def _soak(
 ) -> tuple[Soak, list[str]]:
     records, notes = run.work.records, []
     assert records is not None, "a run without records is running"
+    if len(records.soaks) >= MAX_SOAKS:
+        raise _refused(run.id, f"it has had {MAX_SOAKS} soaks; start other nodes")
     now_s, deadline_s = boot_now(), None
     if plan.duration_s is not None:
         deadline_s = now_s + plan.duration_s

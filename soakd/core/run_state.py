@@ -226,9 +226,14 @@ def _extended(state: Staging | Starting | Warming | Running, event: Extended) ->
         return replace(state)
     if state.deadline_s is None:
         raise IllegalTransition(state, event)
-    return replace(
-        state, deadline_s=state.deadline_s + event.by_s, until_s=state.until_s + event.by_s
-    )
+    deadline_s = state.deadline_s + event.by_s
+    soak = state.soak
+    if soak is not None and soak.deadline_s == state.deadline_s:
+        # It was cut at the run's end: now it has more of the time that it wanted.
+        wanted_s = soak.keys.get("duration_s")
+        own_s = deadline_s if wanted_s is None else min(soak.since_s + wanted_s, deadline_s)
+        soak = replace(soak, deadline_s=own_s)
+    return replace(state, deadline_s=deadline_s, until_s=state.until_s + event.by_s, soak=soak)
 
 
 def _onward(

@@ -359,6 +359,26 @@ def test_one_soak_at_a_time_and_only_on_kept_nodes() -> None:
     assert Limits.of(make_plan(no_rounds=True)).keeps
 
 
+@pytest.mark.parametrize(
+    ("keys", "soak_ends_s", "then_s"),
+    [
+        ({"rounds": 9}, 7200.0, 7300.0),
+        ({"duration_s": 7150}, 7200.0, 7250.0),
+        ({"duration_s": 9000}, 7200.0, 7300.0),
+        ({"duration_s": 60}, 160.0, 160.0),
+    ],
+)
+def test_a_soak_that_the_runs_end_cuts_is_extended_with_the_run(
+    keys: dict[str, float], soak_ends_s: float, then_s: float
+) -> None:
+    """By no more than it wanted; the others keep their time."""
+    busy = replace(IDLE, soak=Soak(1, 0, keys, 100.0, soak_ends_s))
+    longer = _kept(busy, Extended(100.0))
+    assert isinstance(longer, Running)
+    assert longer.soak is not None
+    assert (longer.deadline_s, longer.soak.deadline_s) == (7300.0, then_s)
+
+
 def test_a_soak_is_stored_and_an_older_state_has_none() -> None:
     """As JSON, with what it was asked for."""
     stored = json.loads(json.dumps(run_state.to_dict(BUSY)))

@@ -263,3 +263,107 @@ async def test_nodes_that_do_not_answer_are_not_warm(
         world.net.fails.clear()
     assert "A live=none B no answer stable=0/3" in world.text("logs/runner.log")
     assert {"not_warm", "step_failed"} <= set(world.events())
+
+
+COLD = {"warmup": ["live >= 9"], "warmup_check_s": 1.0}
+
+
+async def test_a_soak_that_does_not_get_warm_ends_in_its_time(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """Nodes are not kept beyond the run's end because of a warm-up that is longer."""
+    run = world.new_run(kept_plan(duration_s=100.0))
+    begun_s = trio.current_time()
+    async with living(run):
+        await state_reached(run, "running")
+        await soaking.ask(run, COLD | {"rounds": 1, "warmup_timeout_s": 3000.0}, UID)
+        await trio.sleep(50)
+        await run.extend(50.0, UID)
+    assert 150 <= trio.current_time() - begun_s < 190
+    assert (world.row().result, world.row().verdict) == ("completed", "inconclusive")
+    assert (ended(run, 1) or {})["rounds"]["total"] == 0
+
+
+async def test_a_soak_that_is_cut_while_it_warms_up_is_judged(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """Whoever waits for it hears what became of it."""
+    run = world.new_run(kept_plan())
+    async with living(run):
+        await state_reached(run, "running")
+        await soaking.ask(run, COLD | {"rounds": 1, "warmup_timeout_s": 3000.0}, UID)
+        await trio.sleep(50)
+        await run.ask_stop("ann", UID)
+    assert (world.row().result, world.row().verdict) == ("stopped", "aborted")
+    soak_1 = ended(run, 1) or {}
+    assert (soak_1["verdict"], soak_1["rounds"]["total"]) == ("aborted", 0)
+
+
+async def test_a_soak_that_began_cold_stays_so_under_the_next_soakd(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """Also if the round that is skipped was its first one."""
+    plan = kept_plan()
+    first = world.new_run(plan)
+    async with living(first) as scope:
+        await state_reached(first, "running")
+        await soaking.ask(first, COLD | {"rounds": 3, "warmup_timeout_s": 10.0}, UID)
+        await until(lambda: first.status()["phase"] == "wait_search")
+        scope.cancel()
+    second = world.run(1, plan)
+    async with living(second):
+        await until(lambda: ended(second, 1) is not None)
+        await second.ask_stop("ann", UID)
+    rows = world.lines("logs/rounds.ndjson")
+    assert [(row["outcome"], row["cold"]) for row in rows] == [
+        ("skipped", True), ("hit", True), ("hit", True),
+    ]  # fmt: skip
+
+
+async def test_a_soak_that_is_taken_up_in_its_warm_up_begins_once(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """The warm-up is made anew, and says alone whether the rounds are cold."""
+    plan = kept_plan()
+    first = world.new_run(plan)
+    async with living(first) as scope:
+        await state_reached(first, "running")
+        await soaking.ask(first, COLD | {"rounds": 1, "warmup_timeout_s": 30.0}, UID)
+        await trio.sleep(5)
+        scope.cancel()
+    second = world.run(1, plan)
+    async with living(second):
+        await until(lambda: ended(second, 1) is not None)
+        await second.ask_stop("ann", UID)
+    assert world.events().count("soak_begun") == 1
+    assert [row["cold"] for row in world.lines("logs/rounds.ndjson")] == [True]
+
+
+async def test_more_time_for_the_run_is_more_time_for_a_soak_that_it_cut(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """As the note says that was given when the soak began."""
+    run = world.new_run(kept_plan(duration_s=100.0))
+    async with living(run):
+        await state_reached(run, "running")
+        await soaking.ask(run, {"duration_s": 300.0}, UID)
+        await run.extend(1000.0, UID)
+        await trio.sleep(150)
+        assert run.status()["soak"] is not None
+        assert 100 < run.status()["soak"]["remaining_s"] <= 150
+        await until(lambda: ended(run, 1) is not None)
+        await run.ask_stop("ann", UID)
+    assert (world.row().result, world.row().verdict) == ("completed", "passed")
+
+
+async def test_nodes_have_no_more_soaks_than_a_status_has_room_for(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their numbers would not go on."""
+    monkeypatch.setattr(soaking, "MAX_SOAKS", 1)
+    run = world.new_run(kept_plan())
+    async with living(run):
+        await state_reached(run, "running")
+        await soak(run, rounds=1)
+        assert "it has had 1 soaks; start other nodes" in await refused(run, rounds=1)
+        await run.ask_stop("ann", UID)
