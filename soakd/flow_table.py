@@ -10,12 +10,15 @@ from typing import Any
 import trio
 
 from soakd.core.errors import HostError
-from soakd.core.series import FlowSums
-from soakd.core.stats import Counters
+from soakd.core.series import OTHER_FLOWS, FlowSums
+from soakd.core.stats import Counters, joined
 from soakd.edge.journal import RunFolder
 from soakd.host import Host
 from soakd.records import ROUNDS, Records
 from soakd.view import rates
+
+MAX_ROWS = 2500
+"""All pairs of as many nodes as a plan may have; a frame has not room for twice as many."""
 
 
 async def flow_table(host: Host, run_id: int, records: Records | None) -> list[dict[str, Any]]:
@@ -32,9 +35,12 @@ async def flow_table(host: Host, run_id: int, records: Records | None) -> list[d
 
 
 def flow_rows(flows: Mapping[str, Counters]) -> list[dict[str, Any]]:
-    """Each flow with its parts, counts and rates."""
+    """Each flow with its parts, counts and rates; those beyond `MAX_ROWS` as one."""
+    shown = dict(list(flows.items())[:MAX_ROWS])
+    for counters in list(flows.values())[MAX_ROWS:]:
+        shown[OTHER_FLOWS] = joined(shown.get(OTHER_FLOWS, Counters()), counters)
     rows = []
-    for flow, counters in flows.items():
+    for flow, counters in shown.items():
         kind, _, pair = flow.partition(":")
         publisher, _, searcher = pair.partition(">")
         parts = {"flow": flow, "kind": kind, "publisher": publisher, "searcher": searcher}

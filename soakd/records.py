@@ -36,7 +36,8 @@ EVENTS = "logs/events.ndjson"
 RESOURCES = "logs/resources.ndjson"
 ANSWERS = "logs/answers.ndjson"
 RUNNER_STATE = "runner.state"
-MAX_SOAKS = 1000
+MAX_SOAKS = 250
+"""A status names each with the gates that it broke, and must fit into a frame."""
 BLOCK_BYTES = 512
 """Unit of `st_blocks`, whatever the file system."""
 

@@ -45,5 +45,8 @@ def run(session: Session, options: argparse.Namespace) -> int:
 
 
 def is_ready(status: Status) -> bool:
-    """Whether rounds may begin, or have begun."""
-    return status.get("state") in ("running", "stopping")
+    """Whether rounds may begin.
+
+    Of a run that is stopping nobody knows whether they ever could: its verdict will say.
+    """
+    return status.get("state") == "running"

@@ -124,7 +124,14 @@ def test_ready_nodes_can_be_waited_for(soakd: FakeSoakd, soakctl: Soakctl, capsy
     assert capsys.readouterr().out.startswith("r7 running")
     assert soakctl("--json", "wait", "r7", "--for", "ready") == 0
     assert json.loads(capsys.readouterr().out)["state"] == "running"
-    soakd.handlers["run.status"] = finished("failed", "not ready", id="r7")
+    failed = finished("failed", "not ready", id="r7")
+    soakd.handlers["run.status"] = failed
+    assert soakctl("wait", "r7", "--for", "ready") == 1
+    stopping = status(id="r7", state="stopping")
+    soakd.handlers |= {
+        "run.status": starting,
+        "run.watch": watch(("state", stopping), ("end", failed)),
+    }
     assert soakctl("wait", "r7", "--for", "ready") == 1
 
 
