@@ -324,3 +324,41 @@ def test_a_group_is_called_like_its_file(name: str, group: str) -> None:
     text = f"rounds = [1, 2]\n{NODES}"
     file = read_plan_file(text, name=name, folder="/", flags={}, run_tag_default="t")
     assert file.group == group
+
+
+# -- several nodes of one table ----------------------------------------------------------------
+
+MANY = '[node.n]\nsource = "/n"\ncount = 3\n'
+
+
+def test_a_count_makes_nodes_with_names_and_ports_counted_up() -> None:
+    """From the default port, from a port, and from a URL."""
+    for where, first in (("", 17835), ("port = 20000\n", 20000), ('url = "[::1]:20100"\n', 20100)):
+        file = read_plan_file(
+            'pairs = "all_to_all"\n' + MANY + where,
+            name="p.toml", folder="/", flags={}, run_tag_default="t",
+        )  # fmt: skip
+        nodes = file.variants[0].plan.nodes
+        assert [node.name for node in nodes] == ["n1", "n2", "n3"]
+        assert [node.port for node in nodes] == [first, first + 1, first + 2]
+        assert {node.roles for node in nodes} == {("publisher", "searcher")}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (MANY.replace("3", "0"), "cannot be other than a whole number from 1 to 50, got 0"),
+        (MANY.replace("3", '"3"'), "cannot be other than a whole number from 1 to 50, got '3'"),
+        (MANY + 'url = "nowhere"\n', "cannot read a URL: expected 127.0.0.1:17835, got 'nowhere'"),
+    ],
+)
+def test_a_count_that_is_none_and_a_url_that_is_none_are_told_once(text: str, problem: str) -> None:
+    """With the line."""
+    with pytest.raises(PlanFileError) as caught:
+        read_plan_file(
+            'pairs = "all_to_all"\n' + text,
+            name="p.toml", folder="/", flags={}, run_tag_default="t",
+        )  # fmt: skip
+    problems = caught.value.details["problems"]
+    assert isinstance(problems, list)
+    assert sum(problem in found for found in problems) == 1, problems

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soakd.core.series import Series, epoch_of, sight_of
+from soakd.core.series import MAX_FLOWS, OTHER_FLOWS, Series, epoch_of, sight_of
 from tests.core.record_kit import BEGIN_AT, ROUND_S, at, rounds, samples, series
 
 Letters = st.text("hlmesHLME", max_size=80)
@@ -150,3 +150,14 @@ def test_cold_rounds_are_counted_and_say_nothing_of_the_network() -> None:
         sums.round(record | {"cold": True})
     assert sums.rounds.counters.total == 5
     assert (sums.rounds.hits.n, sums.rounds.misses.longest, sums.rounds.seen.n) == (0, 0, 0)
+
+
+def test_flows_are_counted_up_to_a_bound() -> None:
+    """What a hostile bundle has beyond that counts as one."""
+    sums = Series()
+    (hit,) = rounds("h")
+    for number in range(MAX_FLOWS + 7):
+        sums.round(hit | {"flow": f"source:a>n{number}"})
+    assert len(sums.flows) == MAX_FLOWS + 1
+    assert sums.flows[OTHER_FLOWS].hit == 7
+    assert sums.flows["source:a>n0"].hit == 1
