@@ -139,10 +139,11 @@ class Keeper:
     async def _play(self, soak: Soak) -> run_state.DeadlineReached | run_state.RoundsDone | None:
         plan = soak_plan(self._owner.plan, soak.keys)
         self.is_soaking = True
-        self._records.begin_part(soak.number, gates.windows_of(plan.gates))
+        is_new = self._records.last_round == soak.base
+        windows_s = gates.windows_of(plan.gates)
+        await self._records.begin_part(soak.number, windows_s, is_new=is_new)
         if self._records.begun_soak != soak.number:
             self._observer.event("soak_begun", None, _begun(soak, plan))
-        is_new = self._records.last_round == soak.base
         if is_new and (plan.warmup or plan.scenario == "dht_selftest"):
             await self._warm_up(soak, plan)
         section = Section(soak.number, plan, soak.base)

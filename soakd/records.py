@@ -86,13 +86,24 @@ class Records:
         """All rounds by outcome."""
         return self.series.rounds.counters
 
-    def begin_part(self, number: int, windows_s: Iterable[float]) -> None:
-        """Sums up the rounds of a soak on kept nodes apart, those that are recorded already too."""
-        self.part = Series(windows_s)
+    async def begin_part(self, number: int, windows_s: Iterable[float], *, is_new: bool) -> None:
+        """Sums up the rounds of a soak on kept nodes apart, those that are recorded already too.
+
+        Args:
+            number: the soak's, `measurement` in its rounds.
+            windows_s: lengths of the windows that its gates will ask for.
+            is_new: nothing of it is recorded; the rounds of all soaks need not be read.
+        """
+        part = Series(windows_s)
+        if not is_new:
+            await trio.to_thread.run_sync(self._sum_up, part, str(number))
+        self.part = part
+
+    def _sum_up(self, part: Series, measurement: str) -> None:
         for line in self.folder.read_lines(ROUNDS):
             record = json.loads(line.decode("utf-8", "replace"))
-            if record.get("measurement") == str(number):
-                self.part.round(record)
+            if record.get("measurement") == measurement:
+                part.round(record)
 
     def marker(self, text: str) -> None:
         """One line of `runner.log`, with its time as the scripts wrote it."""
