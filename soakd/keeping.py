@@ -131,8 +131,7 @@ class Keeper:
 
     async def _ended(self, soak: Soak) -> run_state.DeadlineReached | run_state.RoundsDone | None:
         """Plays a soak and returns what ended it; None when it was cut."""
-        if any(known.get("number") == soak.number for known in self._records.soaks):
-            # An earlier soakd has judged it and was killed before the run knew.
+        if is_booked(soak, self._records):
             return run_state.RoundsDone()
         return await self._play(soak)
 
@@ -152,7 +151,7 @@ class Keeper:
             measure.interrupt(self._cut)
         ended = await measure.run(self._soak_deadline_s(soak), cold=self._records.is_cold)
         self.measure = None
-        self._book(soak, plan)
+        book(soak, plan, self._observer, *self._result())
         self.is_soaking = False
         return ended
 
@@ -181,29 +180,6 @@ class Keeper:
             return state.soak.deadline_s
         return soak.deadline_s
 
-    def _book(self, soak: Soak, plan: Plan) -> None:
-        """Judges a soak by its own rounds and writes down what came of it."""
-        series = self._records.part
-        assert series is not None, "a soak ended before it began"
-        self._records.part = None
-        whole_s = boot_now() - soak.since_s
-        lost_s = max(0.0, self._observer.gap_s - soak.gap_s)
-        measured = 1.0 if whole_s <= 0 else max(0.0, 1 - lost_s / whole_s)
-        panics = self._records.panics - soak.panics
-        results = gates.judge(plan.gates, Facts(series, 0, panics, measured))
-        verdict, why = gates.verdict(*self._result(), results)
-        self._observer.event(
-            "soak_ended",
-            None,
-            {
-                **_begun(soak, plan),
-                "rounds": stats.public_counts(series.rounds.counters),
-                "verdict": verdict,
-                "why": why,
-                "gates": [item.to_dict() for item in results],
-            },
-        )
-
     def _result(self) -> tuple[Result, Cause | None]:
         match self._cut:
             case None:
@@ -212,6 +188,52 @@ class Keeper:
                 return "failed", Cause("node_exited", f"node {node} ended by itself", node)
             case Cut(why=why):
                 return "stopped", Cause("stop_asked", f"the run was ended: {why}")
+
+
+def book(
+    soak: Soak, plan: Plan, observer: Observer, result: Result, cause: Cause | None = None
+) -> None:
+    """Judges a soak by its own rounds and writes down what came of it, unless that is done.
+
+    Args:
+        soak: what has ended.
+        plan: the soak's.
+        observer: where it is written down.
+        result: how it ended: `completed`, or what cut it off.
+        cause: why, unless it was completed.
+    """
+    records = observer.records
+    if records is None or is_booked(soak, records):
+        return
+    if records.part is None:
+        # An earlier soakd has played it, or nobody has come to it.
+        records.begin_part(soak.number, gates.windows_of(plan.gates))
+    series, records.part = records.part, None
+    assert series is not None, "a soak has no sums"
+    whole_s = boot_now() - soak.since_s
+    lost_s = max(0.0, observer.gap_s - soak.gap_s)
+    measured = 1.0 if whole_s <= 0 else max(0.0, 1 - lost_s / whole_s)
+    # One is all there can be: it ends the run.
+    exits = 1 if cause is not None and cause.code == "node_exited" else 0
+    facts = Facts(series, exits, records.panics - soak.panics, measured)
+    results = gates.judge(plan.gates, facts)
+    verdict, why = gates.verdict(result, cause, results)
+    observer.event(
+        "soak_ended",
+        None,
+        {
+            **_begun(soak, plan),
+            "rounds": stats.public_counts(series.rounds.counters),
+            "verdict": verdict,
+            "why": why,
+            "gates": [item.to_dict() for item in results],
+        },
+    )
+
+
+def is_booked(soak: Soak, records: Records) -> bool:
+    """Whether it has its verdict: an earlier soakd may have been killed just behind it."""
+    return any(known.get("number") == soak.number for known in records.soaks)
 
 
 def _begun(soak: Soak, plan: Plan) -> dict[str, Any]:

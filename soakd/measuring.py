@@ -16,7 +16,7 @@ from soakd.core.rounds import Cut, NodeDown
 from soakd.core.section import Section
 from soakd.core.soak_plan import soak_plan
 from soakd.edge.clock import boot_now, wall_now
-from soakd.keeping import Keeper, Owner, shown, without_gates
+from soakd.keeping import Keeper, Owner, book, shown, without_gates
 from soakd.measure import Measure
 from soakd.node import LiveNode
 from soakd.observer import Observer
@@ -25,7 +25,7 @@ from soakd.records import Records
 
 def section_of(plan: Plan, state: run_state.State) -> Section:
     """What is measured in a state, or was when an earlier soakd ended."""
-    soak = state.soak if isinstance(state, run_state.Running) else None
+    soak = state.soak if isinstance(state, run_state.Running | run_state.Stopping) else None
     if soak is None:
         return Section(1, plan)
     return Section(soak.number, soak_plan(plan, soak.keys), soak.base)
@@ -77,6 +77,13 @@ class Measuring:
             self._measure.interrupt(event)
         if self._keeper is not None:
             self._keeper.cut(event)
+
+    def settle(self, stopping: run_state.Stopping) -> None:
+        """Judges the soak that the end of the run has cut off, if nobody could do it then."""
+        soak = stopping.soak
+        if soak is not None:
+            plan = soak_plan(self._owner.plan, soak.keys)
+            book(soak, plan, self._observer, stopping.result, stopping.cause)
 
     def ask(self, soak: run_state.Soak) -> None:
         """Begins rounds on kept nodes."""

@@ -361,6 +361,7 @@ class Run:
                 await self._work_done.wait()
         self._work_scope.cancel()
         await self._work_done.wait()
+        self.work.measuring.settle(stopping)
         verdict, why = await self._ending.walk(stopping)
         await self.tell(run_state.LadderDone(verdict, why))
 

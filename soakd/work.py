@@ -218,7 +218,7 @@ class Work:
                 self._observer.span = [state.since_s, state.deadline_s]
             await self._observer.add_gap(from_at, max(from_at, to_at), "soakd was away")
         cold = isinstance(state, run_state.Running) and state.cold
-        if isinstance(state, run_state.Running) and state.soak is not None:
+        if isinstance(state, run_state.Running | run_state.Stopping) and state.soak is not None:
             cold = self._written().is_cold
         section = section_of(self._plan, state)
         columns = functools.partial(section.columns, cold=cold)

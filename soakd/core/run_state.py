@@ -100,16 +100,10 @@ def advance(state: State, event: Event, now_s: float, limits: Limits) -> State:
         case Queued():
             return _from_queued(state, event, now_s, limits)
         case Staging() | Starting() | Warming() | Running():
-            if isinstance(event, Extended):
-                return _extended(state, event)
-            if isinstance(state, Running) and limits.keeps:
-                kept = _from_kept(state, event, now_s, limits)
-                if kept is not None:
-                    return kept
-            ended = _ending(event, now_s, limits)
-            if ended is not None:
-                return ended
-            return _onward(state, event, now_s, limits)
+            new = _from_live(state, event, now_s, limits)
+            if isinstance(state, Running) and isinstance(new, Stopping):
+                return replace(new, soak=state.soak)
+            return new
         case Stopping():
             return _from_stopping(state, event)
         case Finished():
@@ -204,6 +198,21 @@ def _from_queued(state: Queued, event: Event, now_s: float, limits: Limits) -> S
             return _finished("aborted", cause)
         case _:
             raise IllegalTransition(state, event)
+
+
+def _from_live(
+    state: Staging | Starting | Warming | Running, event: Event, now_s: float, limits: Limits
+) -> State:
+    if isinstance(event, Extended):
+        return _extended(state, event)
+    if isinstance(state, Running) and limits.keeps:
+        kept = _from_kept(state, event, now_s, limits)
+        if kept is not None:
+            return kept
+    ended = _ending(event, now_s, limits)
+    if ended is not None:
+        return ended
+    return _onward(state, event, now_s, limits)
 
 
 def _ending(event: Event, now_s: float, limits: Limits) -> Stopping | None:

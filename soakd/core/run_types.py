@@ -84,11 +84,16 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """The ladder is being walked; the result stands already."""
+    """The ladder is being walked; the result stands already.
+
+    Attributes:
+        soak: What kept nodes were used for when the end was decided; it is owed a verdict.
+    """
 
     result: Result
     cause: Cause | None
     until_s: float
+    soak: Soak | None = None
 
 
 @dataclass(frozen=True, slots=True)

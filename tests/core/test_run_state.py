@@ -338,15 +338,27 @@ def test_kept_nodes_are_used_and_idle_again() -> None:
 def test_the_end_of_the_run_ends_a_soak_and_the_run() -> None:
     """Whoever notices it; without a soak it is the end as well."""
     ended = Stopping("completed", None, 7225.0)
-    assert _kept(BUSY, DeadlineReached(), 7200.0) == ended
+    assert _kept(BUSY, DeadlineReached(), 7200.0) == replace(ended, soak=SOAK)
     assert _kept(IDLE, DeadlineReached(), 7200.0) == ended
+
+
+def test_whatever_ends_a_run_in_a_soak_leaves_the_soak_to_be_judged() -> None:
+    """So that a soakd that takes over a run that is stopping can still do it."""
+    for event in (NodeExited("b", "exit status 1"), Failed(CAUSE), Aborted(CAUSE), TimedOut()):
+        new = _kept(BUSY, event)
+        assert isinstance(new, Stopping)
+        assert new.soak == SOAK
+        stored = json.loads(json.dumps(run_state.to_dict(new)))
+        assert run_state.from_dict(stored) == new
+        del stored["soak"]
+        assert run_state.from_dict(stored) == replace(new, soak=None)
 
 
 def test_stopping_nodes_that_idle_is_how_such_a_run_ends() -> None:
     """In the middle of a soak it cuts something off."""
     cause = Cause("stop_asked", "stopped by alice")
     assert _kept(IDLE, StopAsked("alice")) == Stopping("completed", cause, 125.0)
-    assert _kept(BUSY, StopAsked("alice")) == Stopping("stopped", cause, 125.0)
+    assert _kept(BUSY, StopAsked("alice")) == Stopping("stopped", cause, 125.0, SOAK)
 
 
 def test_one_soak_at_a_time_and_only_on_kept_nodes() -> None:
