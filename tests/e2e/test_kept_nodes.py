@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import pytest
@@ -67,3 +68,24 @@ def test_a_soak_outlives_its_soakd(own_box: Box) -> None:
     assert [record["round"] for record in box.records(run)] == list(range(1, 43))
     box.ctl("stop", run)
     assert len(box.status(run)["gaps"]) == 1
+
+
+def test_a_soak_whose_node_dies_while_soakd_is_away_is_judged(own_box: Box) -> None:
+    """By the next soakd: whoever asks later sees what became of it."""
+    box = own_box
+    run = box.start("--no-rounds")
+    box.ctl("wait", run, "--for", "ready")
+    box.ctl("soak", run, "--rounds", "1000")
+    status = box.until_rounds(run, 3)
+    box.leave(signal.SIGKILL)
+    os.kill(next(node["pid"] for node in status["nodes"] if node["name"] == "b"), signal.SIGKILL)
+    box.serve()
+    final = box.wait(run, status=1)
+    assert (final["result"], final["verdict"]) == ("failed", "failed")
+    [soak] = final["soaks"]
+    assert (soak["verdict"], soak["first_round"]) == ("failed", 1)
+    records = box.records(run)
+    assert soak["rounds"]["total"] == len(records) == final["rounds"]["total"]
+    assert {record["measurement"] for record in records} == {"1"}
+    kinds = [event["kind"] for event in box.records(run, "logs/events.ndjson")]
+    assert (kinds.count("soak_begun"), kinds.count("soak_ended")) == (1, 1)
