@@ -207,7 +207,7 @@ def book(
         return
     if records.part is None:
         # An earlier soakd has played it, or nobody has come to it.
-        records.begin_part(soak.number, gates.windows_of(plan.gates))
+        records.resume_part(soak.number, gates.windows_of(plan.gates))
     series, records.part = records.part, None
     assert series is not None, "a soak has no sums"
     whole_s = boot_now() - soak.since_s

@@ -94,16 +94,19 @@ class Records:
             windows_s: lengths of the windows that its gates will ask for.
             is_new: nothing of it is recorded; the rounds of all soaks need not be read.
         """
-        part = Series(windows_s)
-        if not is_new:
-            await trio.to_thread.run_sync(self._sum_up, part, str(number))
-        self.part = part
+        if is_new:
+            self.part = Series(windows_s)
+        else:
+            await trio.to_thread.run_sync(self.resume_part, number, windows_s)
 
-    def _sum_up(self, part: Series, measurement: str) -> None:
+    def resume_part(self, number: int, windows_s: Iterable[float]) -> None:
+        """Sums up what is recorded of a soak; reads the rounds of all soaks for that."""
+        part = Series(windows_s)
         for line in self.folder.read_lines(ROUNDS):
             record = json.loads(line.decode("utf-8", "replace"))
-            if record.get("measurement") == measurement:
+            if record.get("measurement") == str(number):
                 part.round(record)
+        self.part = part
 
     def marker(self, text: str) -> None:
         """One line of `runner.log`, with its time as the scripts wrote it."""

@@ -53,7 +53,7 @@ def test_soaks_follow_one_another_on_the_same_nodes(box: Box) -> None:
 
 
 def test_a_soak_outlives_its_soakd(own_box: Box) -> None:
-    """It goes on with the next one, to the number that was asked for; the cut round is one of it."""
+    """It goes on with the next one, to the number that was asked for, cut rounds included."""
     box = own_box
     run = box.start("--no-rounds")
     box.ctl("wait", run, "--for", "ready")
