@@ -64,6 +64,17 @@ class CoverageGates:
             "COVERAGE_FILE": str(self._folder / "data"),
         }
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """Look away from computations that take long and reach nothing that others do not."""
+        if item.get_closest_marker("unmeasured") is None:
+            return (yield)
+        self._coverage.stop()
+        try:
+            return (yield)
+        finally:
+            self._coverage.start()
+
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Let a worker measure too; called for each before it starts."""
         node.workerinput[FOLDER] = str(self._folder)

@@ -328,6 +328,7 @@ def test_only_an_abort_gate_that_is_surely_broken_stops_a_run(
     assert (result is not None) is breaks
 
 
+@pytest.mark.unmeasured
 def test_looking_after_every_round_hardly_ever_stops_a_good_run() -> None:
     """Of 200 runs of 100 rounds just above the threshold, no more than a few."""
     gate, stopped = parse_gate("abort hit_rate >= 80%"), 0

@@ -238,6 +238,7 @@ _fields = st.sampled_from([*plan_to_dict(make_plan()), "other"])
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 @steady
 @given(changes=st.dictionaries(_fields, _anything, max_size=6))
 def test_no_data_whatever_crash_the_parser(changes: dict[str, Any]) -> None:

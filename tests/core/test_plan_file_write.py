@@ -87,6 +87,7 @@ _plans = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.unmeasured
 @given(_plans)
 @steady
 def test_any_plan_is_read_back_the_same(data: dict[str, Any]) -> None:
