@@ -276,3 +276,15 @@ def test_soakctl_status_loads_no_heavy_module() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert heavy & set(done.stdout.split()) == set()
+
+
+@pytest.mark.slow
+def test_soakd_loads_nothing_for_terminals() -> None:
+    """Its log is JSON lines: rich and what rich needs are start-up time and memory."""
+    code = "import sys, soakd.__main__; print(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "structlog" in loaded
+    assert {"rich.console", "pygments"} & loaded == set()

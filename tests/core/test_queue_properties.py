@@ -14,6 +14,8 @@ from soakd.core.queue import Candidate, Capacity, Holder, Promise, Snapshot, ext
 from tests.core.helpers import steady
 from tests.core.queue_kit import Host, candidate
 
+pytestmark = pytest.mark.unmeasured
+
 HOUR_S = 3600.0
 AUTO = range(1024, 1034)
 
@@ -365,7 +367,6 @@ def test_no_stream_of_short_runs_starves_one_that_needs_much(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 @steady
 @given(seed=st.integers(0, 10_000), slots=st.integers(1, 3))
 def test_every_user_of_a_full_host_gets_a_turn(seed: int, slots: int) -> None:

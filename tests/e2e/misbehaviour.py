@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from soakctl.session import Session
 from soakd.core.plan import longest_round_s, parse_plan
 from soakd.simnode import install, order
@@ -35,7 +37,7 @@ SPARE_S = 10.0
 MOST_ERRORS = 0.05
 """More of them fail a verdict."""
 GUARD_S = 180.0
-_LOOK_EVERY_S = 0.25
+_LOOK_EVERY_S = 0.5
 _UDP_PORTS = 2
 _CALM_NODES = {
     **FAST_NODES,
@@ -55,6 +57,25 @@ _CALM_WAITS = {
     "MISS_RECHECK_ATTEMPTS": "2",
     "MISS_RECHECK_DELAY": "1",
 }
+
+
+SHORT, WHOLE = "short", "whole"
+FORMS = (SHORT, pytest.param(WHOLE, marks=pytest.mark.campaign))
+"""Of a campaign: some faults of each kind, and all of them, for the fixture that plays it."""
+
+
+def in_forms(
+    argument: str, told: Sequence[Any], name: Callable[[Any], str], short: Collection[str]
+) -> pytest.MarkDecorator:
+    """Make a test of each of `told` in the whole campaign, and of those named in the short one."""
+    params = [pytest.param(SHORT, one, id=name(one)) for one in told if name(one) in short]
+    params += [
+        pytest.param(WHOLE, one, id=f"{name(one)}-{WHOLE}", marks=pytest.mark.campaign)
+        for one in told
+    ]
+    return pytest.mark.parametrize(
+        ("campaign", argument), params, indirect=["campaign"], scope="module"
+    )
 
 
 @dataclass(frozen=True)
@@ -89,10 +110,15 @@ class Soak:
     troubles: list[str] = field(default_factory=list)
     """Every sentence that `status` ever showed for a node, once."""
     shown: str = ""
-    """What `soakctl status` printed when the first of them was there."""
+    """What `soakctl status` printed while one of them was there."""
     status: Status = field(default_factory=dict)
     """Seen last."""
     final: Status = field(default_factory=dict)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether `soakctl status` printed one of the sentences."""
+        return any(text in self.shown for text in self.troubles)
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         """The events of these kinds; all of them without."""
@@ -270,17 +296,18 @@ class Campaign:
     def _see(self, soak: Soak, status: Status) -> None:
         soak.status = status
         sentences = [text for node in status["nodes"] for text in node.get("trouble") or ()]
-        if sentences and not soak.shown:
-            soak.shown = self.box.ctl("status", soak.run).out
         soak.troubles += [text for text in sentences if text not in soak.troubles]
+        # What this look saw may be over before the next one.
+        if sentences and not soak.is_shown and not soak.final:
+            soak.shown = self.box.ctl("status", soak.run).out
         if status["state"] == "finished" and not soak.final:
             soak.final, soak.finished_at = status, time.time()
 
     def _has_failed(self, soak: Soak) -> bool:
         rounds = soak.status["rounds"]
-        if soak.final or (soak.shown and rounds["error"] > MOST_ERRORS * rounds["total"]):
+        if soak.final or (soak.is_shown and rounds["error"] > MOST_ERRORS * rounds["total"]):
             return True
-        self._keep(soak, SPARE_S / 2, SPARE_S)
+        self._keep(soak, SPARE_S, 1.5 * SPARE_S)
         return False
 
     def _is_measured(self, soak: Soak) -> bool:

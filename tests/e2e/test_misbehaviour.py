@@ -1,7 +1,8 @@
 """Nodes that die, hang or lie in mid-run: what each fault becomes, side by side in one soakd.
 
-Every kind of fault has a soak of its own in the fixture `campaign`; the tests look at what came of
-it. Two waves, since some faults take a minute to run into their time-outs and others a second.
+Every fault has a soak of its own in the fixture `campaign`; the tests look at what came of it. Two
+waves, since some faults take a minute to run into their time-outs and others a second. By default
+the faults of `SHORT_FORM`, each way to fail by one or two; all of them with `-m campaign`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.e2e.box import Box
-from tests.e2e.misbehaviour import MANY, SETTINGS, Campaign, Case, Soak
+from tests.e2e.misbehaviour import FORMS, MANY, SETTINGS, WHOLE, Campaign, Case, Soak, in_forms
 from tests.e2e.records import check_events, check_rounds, epoch, tsv
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.safety]
@@ -65,7 +66,8 @@ LIES = [
 ]
 
 
-SHORT = [lie for lie in LIES if lie.kind != "api_hangs"]
+PROMPT = [lie for lie in LIES if lie.kind != "api_hangs"]
+"""Their calls fail at once."""
 
 
 class End(NamedTuple):
@@ -91,6 +93,8 @@ HARMLESS = [
     Case("hang-on-status", ("hang:/status",)),
     Case("rotate-token", ("rotate-token", "rotate-token@2")),
     Case("listener-closed", ("listener-closed",)),
+]
+LOSSES = [
     Case("session-loss", ("session-loss",)),
     Case("session-loss-of-the-publisher", ("session-loss",), "a"),
 ]
@@ -105,25 +109,43 @@ HEALED = [
 ]
 PANIC_THREAD = Case("panic-thread", ("panic-thread:queue is full",))
 SLOW = [*(lie.case for lie in LIES), *STALLS]
-QUICK = [PANIC_THREAD, *(end.case for end in ENDS), *HARMLESS, *HEALED]
+QUICK = [PANIC_THREAD, *(end.case for end in ENDS), *HARMLESS, *LOSSES, *HEALED]
+SHORT_FORM = {
+    *("hang", "hang-of-the-publisher", "drip", "stop", "hang-up", "api-closed", "http-500"),
+    *("redirect", "garbage", "endless-body", "gzip-bomb", "stall"),
+    *("panic-thread", "exit-1", "exit-7", "segv", "panic"),
+    *("hang-on-status", "rotate-token", "listener-closed", "session-loss"),
+    *("hang-heals", "errors-heal"),
+}
 
 
-def named(cases: list[Lie] | list[End]) -> list[str]:
-    return [case.case.name for case in cases]
+def _of_forms(argument: str, told: list[Lie] | list[End]) -> pytest.MarkDecorator:
+    return in_forms(argument, told, lambda one: one.case.name, SHORT_FORM)
 
 
-@pytest.fixture(scope="module")
-def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
-    """Yield all soaks, ended; a minute of time-outs and the starts."""
+def _cases_of_forms(cases: list[Case]) -> pytest.MarkDecorator:
+    return in_forms("case", cases, lambda case: case.name, SHORT_FORM)
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def campaign(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Campaign]:
+    """Yield all soaks of a form, ended; a minute of time-outs and the starts."""
     faulthandler.cancel_dump_traceback_later()
+    slow, quick = (
+        [case for case in cases if request.param == WHOLE or case.name in SHORT_FORM]
+        for cases in (SLOW, QUICK)
+    )
     box = Box(tmp_path_factory.mktemp("mis"))
     (box.folder / "soakd.toml").write_text(SETTINGS)
     try:
         box.serve()
         campaign = Campaign(box)
-        assert max(len(SLOW), len(QUICK)) <= MANY
-        campaign.play(SLOW, failing=[lie.case for lie in LIES])
-        campaign.play(QUICK)
+        assert max(len(slow), len(quick)) <= MANY
+        campaign.play(slow, failing=[lie.case for lie in LIES])
+        campaign.play(quick)
+        assert len(campaign.soaks) == len(slow) + len(quick)
         yield campaign
     finally:
         box.close()
@@ -158,7 +180,7 @@ def first_event(soak: Soak, kind: str, having: str = "") -> dict[str, object]:
     return data
 
 
-@pytest.mark.parametrize("lie", LIES, ids=named(LIES))
+@_of_forms("lie", LIES)
 def test_a_lying_api_is_told_and_its_rounds_are_errors(campaign: Campaign, lie: Lie) -> None:
     """An event with evidence, errors with the step, a failed verdict that names the cause."""
     soak = campaign.soaks[lie.case.name]
@@ -180,10 +202,10 @@ def test_a_lying_api_is_told_and_its_rounds_are_errors(campaign: Campaign, lie: 
     assert f"node {soak.case.node}: {lie.phrase} (" in final["why"]
     # The whole story stood in `status` while it happened.
     assert any(f"node {soak.case.node}: {lie.phrase} since " in text for text in soak.troubles)
-    assert soak.troubles[0] in soak.shown
+    assert soak.is_shown
 
 
-@pytest.mark.parametrize("lie", SHORT, ids=named(SHORT))
+@_of_forms("lie", PROMPT)
 def test_trouble_is_told_once_and_not_with_every_call(campaign: Campaign, lie: Lie) -> None:
     """Ten seconds of failing calls are as many events as there are routes."""
     soak = campaign.soaks[lie.case.name]
@@ -193,7 +215,7 @@ def test_trouble_is_told_once_and_not_with_every_call(campaign: Campaign, lie: L
     assert len(set(told)) == len(told)
 
 
-@pytest.mark.parametrize("end", ENDS, ids=named(ENDS))
+@_of_forms("end", ENDS)
 def test_a_node_that_ends_is_told_with_its_exit(campaign: Campaign, end: End) -> None:
     """Event, exit in `status`, and a cause in one sentence; the round under way is an error."""
     soak = campaign.soaks[end.case.name]
@@ -292,10 +314,10 @@ def test_a_closed_listener_is_no_trouble_while_the_connection_lives(campaign: Ca
     assert (soak.final["result"], soak.final["verdict"]) == ("completed", "passed")
 
 
-@pytest.mark.parametrize("name", ["session-loss", "session-loss-of-the-publisher"])
-def test_a_lost_session_is_told_and_the_run_goes_on(campaign: Campaign, name: str) -> None:
+@_cases_of_forms(LOSSES)
+def test_a_lost_session_is_told_and_the_run_goes_on(campaign: Campaign, case: Case) -> None:
     """By the node's line and by its uptime; hits again after it."""
-    soak = campaign.soaks[name]
+    soak = campaign.soaks[case.name]
     data = first_event(soak, "sam_session_lost")
     assert "kad service lost SAM socket" in str(data["line"])
     [again] = soak.events("sam_session_recreated")
@@ -305,10 +327,10 @@ def test_a_lost_session_is_told_and_the_run_goes_on(campaign: Campaign, name: st
     assert {r["outcome"] for r in soak.rounds_after(9.0)} == {"hit"}
 
 
-@pytest.mark.parametrize("name", ["stall", "stall-of-the-publisher"])
-def test_a_stalled_loop_is_told_and_its_end_too(campaign: Campaign, name: str) -> None:
+@_cases_of_forms(STALLS)
+def test_a_stalled_loop_is_told_and_its_end_too(campaign: Campaign, case: Case) -> None:
     """When it is noticed and when it is over; hits again after it."""
-    soak = campaign.soaks[name]
+    soak = campaign.soaks[case.name]
     data = first_event(soak, "loop_stalled")
     assert float(str(data["for_s"])) > 2
     [over] = [e for e in soak.events("trouble_over") if e["data"]["kind"] == "loop_stalled"]
@@ -327,21 +349,13 @@ def test_rounds_of_a_stalled_searcher_are_errors(campaign: Campaign) -> None:
     assert "HTTP 504" in soak.final["why"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "stall",
-        "session-loss",
-        "stall-of-the-publisher",
-        "session-loss-of-the-publisher",
-    ],
-)
-def test_rounds_of_a_node_without_a_loop_are_no_misses(campaign: Campaign, name: str) -> None:
+@_cases_of_forms(STALLS + LOSSES)
+def test_rounds_of_a_node_without_a_loop_are_no_misses(campaign: Campaign, case: Case) -> None:
     """A node that does nothing says nothing about the network."""
-    check_common(campaign.soaks[name])
+    check_common(campaign.soaks[case.name])
 
 
-@pytest.mark.parametrize("case", HEALED, ids=[case.name for case in HEALED])
+@_cases_of_forms(HEALED)
 def test_trouble_that_heals_is_over_and_rounds_are_hits_again(
     campaign: Campaign, case: Case
 ) -> None:
@@ -366,7 +380,8 @@ def test_trouble_that_heals_is_over_and_rounds_are_hits_again(
 
 def test_memory_does_not_grow_with_what_nodes_send(campaign: Campaign) -> None:
     """soakd with all soaks at once, over what it had before the first fault; each shim too."""
-    print(f"\nsoakd with {len(SLOW)} misbehaving nodes at once: {campaign.soakd}")  # noqa: T201
+    many = sum(case.name in campaign.soaks for case in SLOW)
+    print(f"\nsoakd with {many} misbehaving nodes at once: {campaign.soakd}")  # noqa: T201
     most = max(campaign.shims, key=lambda shim: shim.grown_mb)
     print(f"the shim that grew most: {most}")  # noqa: T201
     assert campaign.soakd.grown_mb <= GROWTH_MB
@@ -375,7 +390,6 @@ def test_memory_does_not_grow_with_what_nodes_send(campaign: Campaign) -> None:
 
 def test_nothing_of_all_these_soaks_is_left(campaign: Campaign) -> None:
     """No process, no port, no file, no lease; and soakd is well."""
-    assert len(campaign.soaks) == len(SLOW) + len(QUICK)
     assert campaign.left() == []
     assert campaign.box.processes() == {}
     assert "Traceback" not in campaign.box.log().read_text()

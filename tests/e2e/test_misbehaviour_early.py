@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.box import Box
-from tests.e2e.misbehaviour import SETTINGS, Campaign, Case
+from tests.e2e.misbehaviour import FORMS, SETTINGS, WHOLE, Campaign, Case, in_forms
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.safety]
 
@@ -38,6 +38,7 @@ FAULTS = {
     "listener-closed": "nobody listens",
     "stop": "nobody listens",
 }
+SHORT_FORM = {"hang", "http:500", "http:503", "garbage", "endless-body", "listener-closed", "stop"}
 
 
 def _order(fault: str) -> str:
@@ -45,23 +46,26 @@ def _order(fault: str) -> str:
     return f"{kind}@start" + (f":{argument}" if argument else "")
 
 
-@pytest.fixture(scope="module")
-def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
-    """Yield a soak of each fault, ended."""
+@pytest.fixture(scope="module", params=FORMS)
+def campaign(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Campaign]:
+    """Yield a soak of each fault of a form, ended."""
     faulthandler.cancel_dump_traceback_later()
     box = Box(tmp_path_factory.mktemp("early"))
     (box.folder / "soakd.toml").write_text(SETTINGS)
     try:
         box.serve()
         campaign = Campaign(box)
-        cases = [Case(fault, (_order(fault),), from_start=True) for fault in FAULTS]
+        faults = FAULTS if request.param == WHOLE else SHORT_FORM
+        cases = [Case(fault, (_order(fault),), from_start=True) for fault in faults]
         campaign.play_from_start(cases, READY_S)
         yield campaign
     finally:
         box.close()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@in_forms("fault", list(FAULTS), str, SHORT_FORM)
 def test_a_node_that_misbehaves_from_its_start_is_never_ready(
     campaign: Campaign, fault: str
 ) -> None:

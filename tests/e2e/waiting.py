@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-GUARD_S = 30.0
+GUARD_S = 60.0
 """No wait of a test is longer; a guard, never a pace."""
-STOP_GUARD_S = 45.0
-_LOOK_EVERY_S = 0.03
+STOP_GUARD_S = 90.0
+_LOOK_AFTER_S = 0.02
+_LOOK_AGAIN_AT_LAST_S = 0.15
+"""A look costs two processes a few milliseconds: what lasts is looked at less often."""
 
 _T = TypeVar("_T")
 
@@ -20,9 +22,11 @@ _T = TypeVar("_T")
 def wait_for(look: Callable[[], _T], what: str, guard_s: float = GUARD_S) -> _T:
     """Return the first true thing that `look` returns; `what` says what never came."""
     give_up = time.monotonic() + guard_s
+    pause_s = _LOOK_AFTER_S
     while not (found := look()):
         assert time.monotonic() < give_up, f"not within {guard_s:g} s: {what}"
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(pause_s)
+        pause_s = min(1.3 * pause_s, _LOOK_AGAIN_AT_LAST_S)
     return found
 
 

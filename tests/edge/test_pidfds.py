@@ -18,7 +18,7 @@ from soakd.edge.pidfds import MAX_PID, kill, start_ticks, wait_for_end
 
 Child = subprocess.Popen[bytes]
 Look = Callable[[int], object]
-GUARD_S = 10.0
+GUARD_S = 30.0
 
 
 @pytest.fixture

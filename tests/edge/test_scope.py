@@ -32,7 +32,7 @@ from soakd.edge.scope import ScopeOrder, scope_name, start_scope
 NAME = "org.freedesktop.systemd1"
 MANAGER = DBusAddress("/org/freedesktop/systemd1", NAME, f"{NAME}.Manager")
 ORDER = ScopeOrder("soak-r7.scope", 4711, "Soak r7 of soakd", 12.5)
-GUARD_S = 20
+GUARD_S = 60
 CONFIG = """<busconfig><type>session</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth>
 <policy context="default"><allow send_destination="*"/><allow receive_sender="*"/>
 <allow own="*"/></policy>

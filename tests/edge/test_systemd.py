@@ -21,7 +21,7 @@ from soakd.edge.systemd import Manager
 from tests.run.kit import ROOT
 
 OWN = str(os.getpid())
-GUARD_S = 20
+GUARD_S = 60
 
 
 class Heard:

@@ -28,7 +28,7 @@ from soakd.scheduler import Scheduler
 from tests.run.kit import ME, make_plan
 from tests.wire_client import WireClient
 
-GUARD_S = 20
+GUARD_S = 60
 
 
 class Lived:

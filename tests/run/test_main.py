@@ -17,7 +17,7 @@ from soakd.core.errors import HostError, UserError
 from soakd.daemon import Options
 from tests.run.kit import ROOT, wait_until
 
-GUARD_S = 20
+GUARD_S = 60
 
 
 @pytest.fixture

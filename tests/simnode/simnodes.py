@@ -14,7 +14,7 @@ from typing import Any
 
 from soakd.simnode import order
 
-GUARD_S = 10.0
+GUARD_S = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 FROM_SOURCES = "from soakd.simnode.app import main; raise SystemExit(main())"
 
