@@ -14,7 +14,13 @@ import pytest
 from xdist.remote import Producer
 
 from tests.coverage_gates import FOLDER, CoverageGates
-from tests.side_by_side import ByFile, count_workers, longest_first, told_to_worker
+from tests.side_by_side import (
+    ByFile,
+    count_workers,
+    load_own_share,
+    longest_first,
+    told_to_worker,
+)
 
 # The same cases every time: what a search found once becomes a test of its own.
 hypothesis.settings.register_profile("soakd", derandomize=True, database=None, deadline=None)
@@ -41,6 +47,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             "_pass", range(passes), scope="session", ids=[f"pass{n + 1}" for n in range(passes)]
         )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Share the work of loading between the workers."""
+    told = told_to_worker(session.config)
+    if told is not None:
+        load_own_share(told)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
