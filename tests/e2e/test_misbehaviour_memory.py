@@ -40,9 +40,9 @@ def box(tmp_path: Path) -> Iterator[Box]:
     [
         ("endless-headers", CALLS),
         ("endless-body", CALLS),
-        ("gzip-bomb", CALLS),
-        ("big-body", CALLS),
-        ("drip", 1),
+        pytest.param("gzip-bomb", CALLS, marks=pytest.mark.campaign),
+        pytest.param("big-body", CALLS, marks=pytest.mark.campaign),
+        pytest.param("drip", 1, marks=pytest.mark.campaign),
     ],
 )
 def test_a_heavy_lie_alone_costs_little_memory(box: Box, fault: str, calls: int) -> None:

@@ -55,7 +55,7 @@ def _health(port: int) -> bytes:
     [
         # Through a pipe and the shim a gigabyte takes five times as long.
         pytest.param("out", 10_000 * _MB, id="10 GB on stdout"),
-        pytest.param("err", 600 * _MB, id="600 MB on stderr"),
+        pytest.param("err", 300 * _MB, id="300 MB on stderr"),
         pytest.param("err", 10_000 * _MB, id="10 GB on stderr", marks=pytest.mark.campaign),
     ],
 )
