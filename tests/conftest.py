@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 def pytest_configure(config: pytest.Config) -> None:
     """Measure coverage when the whole suite runs; a chosen part of it says nothing."""
     _hear_signals()
+    _keep_compiled_code()
     told = told_to_worker(config)
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     narrowed = config.option.keyword or config.option.markexpr or config.option.collectonly
@@ -104,6 +106,15 @@ def _hear_signals() -> None:
         if signal.getsignal(number) == signal.SIG_IGN:
             python_s_own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, python_s_own)
+
+
+def _keep_compiled_code() -> None:
+    """Undo what the environment may say: the tests start hundreds of programs of ours.
+
+    Each would compile soakd anew, and each worker all tests.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,16 +74,11 @@ def load_own_share(told: dict[str, Any]) -> None:
     root = Path(__file__).parent
     files = sorted(root.rglob("test_*.py"), key=lambda path: (path.stat().st_size, path))
     place, workers = int(told["workerid"].removeprefix("gw")), int(told["workercount"])
-    wanted, sys.dont_write_bytecode = sys.dont_write_bytecode, False
-    try:
-        for path in files[place::workers]:
-            # What is wrong with it is told when it is collected.
-            with suppress(Exception):
-                importlib.import_module(
-                    ".".join(path.relative_to(root.parent).with_suffix("").parts)
-                )
-    finally:
-        sys.dont_write_bytecode = wanted
+    for path in files[place::workers]:
+        name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        # What is wrong with it is told when it is collected.
+        with suppress(Exception):
+            importlib.import_module(name)
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist does not tell its types
