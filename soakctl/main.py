@@ -6,10 +6,12 @@ A verb's module is imported only when that verb was typed.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from importlib import import_module
 
+from soakctl import streams
 from soakctl.failures import BROKEN_PIPE, Detached, Failure
 from soakctl.render import safe
 from soakctl.session import Session
@@ -54,6 +56,10 @@ exit status:
 """
 
 
+# Of a write to stdout, which names no file; EBADF: it was opened for reading.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Finds the width of the terminal itself: argparse imports shutil for that, 3 ms a start."""
 
@@ -71,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status of `soakctl`.
     """
+    streams.stand_in()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
@@ -78,16 +85,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         _explain(failure)
         return exit_status(failure.code)
     except Detached as parting:
-        print(f"\n{parting}", file=sys.stderr)
+        streams.tell(f"\n{parting}")
         return EXIT_DETACHED
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        streams.tell("\ninterrupted")
         return EXIT_DETACHED
     except BrokenPipeError:
         # The reader of our output has left; the interpreter must not flush into the pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.leave_stdout()
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - no traceback ever reaches a user
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+            streams.leave_stdout()
+            streams.tell(f"soakctl: cannot write to stdout: {error.strerror}")
+            return exit_status("internal")
         return _apologise(error)
     return status
 
@@ -155,11 +166,11 @@ def _unknown(verb: str) -> str:
 
 
 def _explain(failure: Failure) -> None:
-    print(f"soakctl: {safe(failure.message)}", file=sys.stderr)
+    streams.tell(f"soakctl: {safe(failure.message)}")
     for problem in failure.problems:
-        print(f"  - {safe(problem)}", file=sys.stderr)
+        streams.tell(f"  - {safe(problem)}")
     for advice in failure.advice:
-        print(f"  {safe(advice)}", file=sys.stderr)
+        streams.tell(f"  {safe(advice)}")
 
 
 def _apologise(error: Exception) -> int:
@@ -167,9 +178,8 @@ def _apologise(error: Exception) -> int:
         import traceback
 
         traceback.print_exception(error)
-    print(
+    streams.tell(
         f"soakctl: cannot go on: {type(error).__name__}: {safe(error)}\n"
-        "  this is a fault of soakctl; SOAKCTL_TRACEBACK=1 shows where",
-        file=sys.stderr,
+        "  this is a fault of soakctl; SOAKCTL_TRACEBACK=1 shows where"
     )
     return exit_status("internal")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from soakctl import streams
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +71,7 @@ class Session:
 
     def note(self, text: str) -> None:
         """Prints what is not the result: hints, warnings, progress."""
-        print(text, file=sys.stderr, flush=True)
+        streams.tell(text)
 
     def is_live(self) -> bool:
         """Whether stdout is a terminal that can redraw a line."""

@@ -9,9 +9,9 @@ import pytest
 
 import soakctl.commands
 from soakctl import main as main_module
-from soakd.wire.errors import EXIT_STATUS
+from soakd.wire.errors import EXIT_STATUS, WireError
 from tests.soakctl.conftest import Soakctl
-from tests.soakctl.fake_soakd import FakeSoakd
+from tests.soakctl.fake_soakd import FakeSoakd, Notify, Params
 from tests.soakctl.samples import status
 
 Capture = pytest.CaptureFixture[str]
@@ -116,6 +116,60 @@ def test_a_reader_that_leaves_is_no_error_message(
     )
     os.close(write)
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def _in_a_shell(
+    soakd: FakeSoakd, child_env: dict[str, str], rest: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `soakctl` with what a shell makes of its streams."""
+    return subprocess.run(
+        ["sh", "-c", f'"$0" -m soakctl --socket "$1" {rest}', sys.executable, str(soakd.path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=child_env,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rest", "code", "said"),
+    [
+        ("status >&-", 0, ""),
+        ("status </dev/null >/dev/full", 5, "soakctl: cannot write to stdout: No space left"),
+        ("--json status >/dev/full", 5, "soakctl: cannot write to stdout: No space left"),
+        ("stop r9 <&- >&-", 66, "soakctl: cannot find it"),
+    ],
+)
+def test_a_stdout_that_takes_nothing_is_no_fault_of_soakctl(
+    soakd: FakeSoakd, child_env: dict[str, str], rest: str, code: int, said: str
+) -> None:
+    """A closed one was meant so; of a full one the reason is told."""
+    soakd.handlers |= {"run.status": status(), "run.stop": _no_such_run}
+    if rest.startswith("stop"):
+        soakd.handlers["run.status"] = _no_such_run
+    ended = _in_a_shell(soakd, child_env, rest)
+    assert (ended.returncode, ended.stderr[: len(said)]) == (code, said)
+    assert "fault" not in ended.stderr
+    assert bool(said) == bool(ended.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["2>&-", "2>/dev/full"])
+def test_what_stderr_does_not_take_is_lost_and_changes_nothing(
+    soakd: FakeSoakd, child_env: dict[str, str], lost: str
+) -> None:
+    """Neither the exit status nor stdout, on which programs rely."""
+    soakd.handlers |= {"run.soak": {"id": "r7", "measurement": 1, "first_round": 1}}
+    begun = _in_a_shell(soakd, child_env, f"soak r7 {lost}")
+    assert (begun.returncode, begun.stdout) == (0, "r7 soak 1 · from round 1\n")
+    soakd.handlers["run.status"] = _no_such_run
+    refused = _in_a_shell(soakd, child_env, f"--json status r9 {lost}")
+    assert (refused.returncode, refused.stdout) == (66, "")
+
+
+def _no_such_run(_params: Params, _notify: Notify) -> None:
+    raise WireError("no_such_run", "cannot find it")
 
 
 @pytest.mark.slow
