@@ -108,8 +108,14 @@ class Client:
         """Sends a request and returns its number without waiting."""
         self._last_id += 1
         try:
+            request = encode_request(self._last_id, method, params or {})
+        except FrameError as error:
+            # What was typed need be no UTF-8, and a number of any size.
+            text = f"cannot ask soakd for {method} of what was given: {error}"
+            raise Failure("usage", text) from error
+        try:
             self._socket.settimeout(CALL_TIMEOUT_S)
-            self._socket.sendall(encode_request(self._last_id, method, params or {}))
+            self._socket.sendall(request)
         except OSError as error:
             # A server that refuses the connection may have said why before it closed.
             self._hear_last_words()

@@ -118,6 +118,18 @@ def test_a_reader_that_leaves_is_no_error_message(
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("argv", [("status", "r\udcff"), ("soak", "r7", "--rounds", "9" * 30)])
+def test_what_no_frame_can_hold_is_a_usage_error(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, argv: tuple[str, ...]
+) -> None:
+    """A name that is no UTF-8, a number without end: not a fault of soakctl."""
+    assert soakctl(*argv) == 2
+    assert soakd.calls == []
+    error = capsys.readouterr().err
+    assert "fault of soakctl" not in error
+    assert error.startswith("soakctl: cannot ")
+
+
 def _in_a_shell(
     soakd: FakeSoakd, child_env: dict[str, str], rest: str
 ) -> subprocess.CompletedProcess[str]:
