@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from soakctl.failures import Failure
+from soakctl.failures import Detached, Failure
 from soakctl.session import Session
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -16,11 +16,13 @@ def check_out_file(path: str, *, no_wait: bool) -> None:
     Raises:
         Failure: the file is there already, its folder is not, or nobody will wait for the end.
     """
-    folder = os.path.dirname(os.path.abspath(path))
+    # Of no name at all it makes the current folder, which is there.
+    full = os.path.abspath(path)
+    folder = os.path.dirname(full)
     why = None
     if no_wait:
         why = "with --no-wait nobody is there at the end; use `soakctl logs --answers RUN` then"
-    elif os.path.lexists(path):
+    elif os.path.lexists(full):
         why = "it exists already; choose another name"
     elif not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         why = f"you cannot write in {folder}"
@@ -29,19 +31,29 @@ def check_out_file(path: str, *, no_wait: bool) -> None:
 
 
 def write_out_file(session: Session, run: str, path: str) -> None:
-    """Copies every raw answer of a run.
+    """Copies every raw answer of a run, or leaves no file at all.
 
     Raises:
         Failure: it cannot be written; what soakd keeps of the answers is not touched.
+        Detached: the user pressed Ctrl-C.
     """
-    with session.connect() as client:
-        try:
-            with open(os.open(path, _NEW, 0o600), "wb") as file:
+    there = f"soakd still has them: soakctl logs --answers {run}"
+    what = f"cannot write the answers to {path}"
+    try:
+        with session.connect() as client, open(os.open(path, _NEW, 0o600), "wb") as file:
+            try:
                 for piece in client.stream("run.logs", {"run": run, "answers": True}):
                     if piece is not None:
                         file.write(piece["data"])
-        except OSError as error:
-            advice = [f"soakd still has them: soakctl logs --answers {run}"]
-            what = f"cannot write the answers to {path}: {error.strerror}"
-            raise Failure("usage", what, advice=advice) from error
+                file.flush()
+            except BaseException:
+                # A part would be taken for the whole, and would be in the way of the next try.
+                os.unlink(path)
+                raise
+    except OSError as error:
+        raise Failure("usage", f"{what}: {error.strerror}", advice=[there]) from error
+    except Failure as failure:
+        raise Failure(failure.code, f"{what}: {failure.message}", advice=[there]) from failure
+    except KeyboardInterrupt:
+        raise Detached(f"interrupted; {there}") from None
     session.note(f"every raw answer: {path}")

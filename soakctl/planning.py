@@ -25,6 +25,11 @@ _HOW_TO_NAME_FOLDERS = (
 )
 
 
+_HOW_TO_NAME_TOKENS = (
+    "name the api.token of each node, as --a-token-file /dist/mule-a/data/api.token"
+)
+
+
 class Requests(NamedTuple):
     """What `run.start` is asked for.
 
@@ -76,7 +81,8 @@ def environment_request(session: Session, flags: Mapping[str, object]) -> dict[s
     except UserError as error:
         raise plan_file.invalid_plan(error) from error
     if problems:
-        raise _not_ready(plan, problems, _HOW_TO_NAME_FOLDERS)
+        advice = _HOW_TO_NAME_TOKENS if plan.is_attached else _HOW_TO_NAME_FOLDERS
+        raise _not_ready(plan, problems, advice)
     _note_what_is_not_passed(session, [plan])
     return _request(plan, sha256)
 
@@ -130,6 +136,10 @@ def _note_ignored_variables(session: Session) -> None:
 
 
 def _note_what_is_not_passed(session: Session, plans: Sequence[Plan]) -> None:
+    # Of nodes that somebody else runs nobody would expect it, and --node-env is refused.
+    plans = [plan for plan in plans if not plan.is_attached]
+    if not plans:
+        return
     tables = [env for plan in plans for env in (plan.node_env, *(n.env for n in plan.nodes))]
     passed = {name for table in tables for name, _ in table}
     kept_back = ignored_node_env(session.environ, passed)

@@ -10,7 +10,7 @@ from soakctl.failures import exit_of_verdict
 from soakctl.render import outcomes, safe
 from soakctl.session import Session
 from soakctl.shapes import Status
-from soakctl.watching import Display, Follower, Silent
+from soakctl.watching import Display, Follower, Silent, detachable
 
 
 def begun_text(begun: dict[str, Any]) -> str:
@@ -29,7 +29,8 @@ def follow(session: Session, begun: dict[str, Any], *, live: bool) -> tuple[Stat
         The run's status then, and what came of the soak; None if the run ended without it.
     """
     number = begun["measurement"]
-    display: Display = display_for(session) if live else Silent()
+    with detachable(str(begun["id"])):
+        display: Display = display_for(session) if live else Silent()
     follower = Follower(session, display, until=_has_ended(number))
     status = follower.follow(str(begun["id"]))
     return status, ended(status, number)

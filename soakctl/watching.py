@@ -7,13 +7,14 @@ soakd that goes away is waited for: the soak goes on without it, so following it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from soakctl.client import Client
 from soakctl.failures import ConnectionLost, Detached, Failure
 from soakctl.session import Session
-from soakctl.shapes import Event, Status
+from soakctl.shapes import Event, Params, Status
 
 TICK_S = 1.0
 RECONNECT_S = 60.0
@@ -175,3 +176,26 @@ class Follower:
 def detached_text(run_id: str | None) -> str:
     """Says what a Ctrl-C did not end, and how to come back to it."""
     return f"detached; the soak goes on: soakctl watch {run_id}" if run_id else "interrupted"
+
+
+def submit(session: Session, method: str, params: Params) -> dict[str, Any]:
+    """Asks soakd to begin something that goes on without us.
+
+    Raises:
+        Detached: the user pressed Ctrl-C before soakd had said what it did.
+    """
+    with session.connect() as client:
+        try:
+            return client.call(method, params)
+        except KeyboardInterrupt:
+            text = "interrupted; soakd may have begun it all the same: soakctl list"
+            raise Detached(text) from None
+
+
+@contextmanager
+def detachable(run_id: str) -> Iterator[None]:
+    """What stands between the start of a run and its following: Ctrl-C only detaches there too."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Detached(detached_text(run_id)) from None

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from soakctl import flows, plan_file, soaks
 from soakctl.answers import check_out_file, write_out_file
 from soakctl.arguments import seconds
 from soakctl.displays import display_for
-from soakctl.failures import Failure
+from soakctl.failures import Detached, Failure
 from soakctl.places import place_text
 from soakctl.planning import add_plan_flags, environment_request, plan_flags
 from soakctl.session import Session
-from soakctl.watching import Follower
+from soakctl.watching import Follower, detachable, submit
 from soakd.core.errors import UserError
 from soakd.core.plan_env import parse_url
 
@@ -79,19 +81,36 @@ def run(session: Session, options: argparse.Namespace) -> int:
     if options.on_run is not None:
         return _run_on_kept(session, options)
     request = environment_request(session, _flags(options, others))
-    with session.connect() as client:
-        started = client.call("run.start", request)
+    started = submit(session, "run.start", request)
     if options.no_wait:
         if session.json:
             session.emit(started)
         else:
             session.say(place_text(started))
         return 0
-    session.note(place_text(started))
-    final = Follower(session, display_for(session)).follow(str(started.get("id")))
+    run_id = str(started.get("id"))
+    with _answers_wanted(options, run_id):
+        with detachable(run_id):
+            session.note(place_text(started))
+            follower = Follower(session, display_for(session))
+        final = follower.follow(run_id)
+    code = flows.conclude(session, final)
+    # Behind the verdict, which must not be lost with a file that cannot be written.
     if options.out_file is not None:
-        write_out_file(session, str(final.get("id")), os.path.abspath(options.out_file))
-    return flows.conclude(session, final)
+        write_out_file(session, run_id, os.path.abspath(options.out_file))
+    return code
+
+
+@contextmanager
+def _answers_wanted(options: argparse.Namespace, run_id: str) -> Iterator[None]:
+    """Says, to who detaches, how to come by the answers that no file will get now."""
+    try:
+        yield
+    except Detached as parting:
+        if options.out_file is None:
+            raise
+        later = f"soakctl logs --answers {run_id}"
+        raise Detached(f"{parting}\nnothing is written to the file; at the end: {later}") from None
 
 
 def _run_on_kept(session: Session, options: argparse.Namespace) -> int:
@@ -107,22 +126,23 @@ def _run_on_kept(session: Session, options: argparse.Namespace) -> int:
     asked = {key: value for key, value in measured(options).items() if value is not None}
     if options.gate:
         asked["gates"] = options.gate
-    with session.connect() as client:
-        begun = client.call("run.soak", {"run": options.on_run, "soak": _readable(asked)})
+    begun = submit(session, "run.soak", {"run": options.on_run, "soak": _readable(asked)})
     if options.no_wait:
         if session.json:
             session.emit(begun)
         else:
             session.say(soaks.begun_text(begun))
         return 0
+    run_id = str(begun["id"])
     session.note(soaks.begun_text(begun))
-    status, soak = soaks.follow(session, begun, live=True)
-    if options.out_file is not None:
-        write_out_file(session, str(begun["id"]), os.path.abspath(options.out_file))
+    with _answers_wanted(options, run_id):
+        status, soak = soaks.follow(session, begun, live=True)
     code = soaks.conclude(session, status, soak)
     if not session.json:
         session.say("")
-        flows.show(session, str(begun["id"]), with_all=True)
+        flows.show(session, run_id, with_all=True)
+    if options.out_file is not None:
+        write_out_file(session, run_id, os.path.abspath(options.out_file))
     return code
 
 
@@ -174,14 +194,23 @@ def _others_nodes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
         flags = " ".join(f"--{part.replace('_', '-')}" for part in parts)
         what = "cannot attach to nodes that somebody else runs: it takes all four of"
         raise Failure("usage", f"{what} {flags}, and no --run")
+    problems = list(_problems_of_urls(options))
+    if problems:
+        what = "cannot attach to nodes that somebody else runs: that is no place of one"
+        raise Failure("usage", what, problems=problems)
     return {name: _other_node(options, name) for name in ("a", "b")}
 
 
+def _problems_of_urls(options: argparse.Namespace) -> Iterator[str]:
+    for name in ("a", "b"):
+        try:
+            parse_url(getattr(options, f"{name}_base_url"))
+        except ValueError as error:
+            yield f"--{name}-base-url: {error}"
+
+
 def _other_node(options: argparse.Namespace, name: str) -> dict[str, object]:
-    try:
-        host, port = parse_url(getattr(options, f"{name}_base_url"))
-    except ValueError as error:
-        raise Failure("usage", f"--{name}-base-url: {error}") from error
+    host, port = parse_url(getattr(options, f"{name}_base_url"))
     token_file = os.path.abspath(getattr(options, f"{name}_token_file"))
     return {"host": host, "port": port, "token_file": token_file, "source": None}
 

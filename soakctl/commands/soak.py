@@ -8,6 +8,7 @@ from typing import Any
 from soakctl import soaks
 from soakctl.arguments import seconds
 from soakctl.session import Session
+from soakctl.watching import submit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session, options: argparse.Namespace) -> int:
     """Begins the soak; with `--wait` or `--watch` the exit status is its verdict."""
-    with session.connect() as client:
-        begun = client.call("run.soak", {"run": options.run_id, "soak": _asked(options)})
+    begun = submit(session, "run.soak", {"run": options.run_id, "soak": _asked(options)})
     if options.wait or options.watch:
         session.note(soaks.begun_text(begun))
         return soaks.conclude(session, *soaks.follow(session, begun, live=options.watch))

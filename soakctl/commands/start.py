@@ -14,7 +14,7 @@ from soakctl.places import place_text
 from soakctl.planning import Requests, add_plan_flags, start_requests
 from soakctl.render import safe
 from soakctl.session import Session
-from soakctl.watching import Display, Follower, Silent
+from soakctl.watching import Display, Follower, Silent, detachable, submit
 
 _EPILOG = """\
 Without --plan the environment shapes the plan, as it did for the scripts: ROOT A_SRC B_SRC
@@ -55,8 +55,7 @@ def run(session: Session, options: argparse.Namespace) -> int:
     if wanted.group is not None:
         return _run_group(session, options, wanted)
     (request,) = wanted.each
-    with session.connect() as client:
-        started = client.call("run.start", request)
+    started = submit(session, "run.start", request)
     run_id = str(started.get("id"))
     if not (options.wait or options.watch):
         if session.json:
@@ -65,8 +64,9 @@ def run(session: Session, options: argparse.Namespace) -> int:
             session.say(place_text(started))
             session.note(f"follow it: soakctl watch {run_id}     end it: soakctl stop {run_id}")
         return 0
-    session.note(place_text(started))
-    display: Display = display_for(session) if options.watch else Silent()
+    with detachable(run_id):
+        session.note(place_text(started))
+        display: Display = display_for(session) if options.watch else Silent()
     final = Follower(session, display).follow(run_id)
     if final.get("scenario") == "dht_selftest":
         return flows.conclude(session, final)

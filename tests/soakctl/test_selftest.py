@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from soakd.core.plan import Plan, parse_plan
+from soakd.wire.errors import WireError
 from tests.soakctl.conftest import Soakctl
-from tests.soakctl.fake_soakd import FakeSoakd, Notify, Params
+from tests.soakctl.fake_soakd import FakeSoakd, Hangup, Notify, Params
 from tests.soakctl.samples import finished, rounds, status, watch
 from tests.soakctl.test_start import STARTED, folders
 
@@ -190,6 +194,7 @@ def test_every_raw_answer_goes_into_a_file(
     [
         (["--out-file", "there"], "it exists already; choose another name"),
         (["--out-file", "no/such"], "you cannot write in"),
+        (["--out-file", ""], "it exists already; choose another name"),
         (["--out-file", "x", "--no-wait"], "use `soakctl logs --answers RUN` then"),
     ],
 )
@@ -215,8 +220,105 @@ def test_a_file_that_cannot_be_written_at_the_end_names_where_the_answers_are(
 
     ended.handlers["run.start"] = meanwhile
     assert soakctl("selftest", "--out-file", "raw") == 2
-    assert "soakd still has them: soakctl logs --answers r7" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "soakd still has them: soakctl logs --answers r7" in captured.err
     assert (tmp_path / "raw").read_text() == "theirs"
+    # What it was all for is not lost with the file.
+    assert "r7 finished · failed: hit_rate is 0.5" in captured.out
+    assert "keyword:a>b" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("then", "ending"),
+    [
+        (Hangup(), (69, "cannot write the answers to")),
+        (WireError("internal", "cannot read on"), (5, "cannot read on")),
+        (None, (130, "interrupted")),
+    ],
+)
+def test_no_part_of_the_answers_is_left_for_the_whole(
+    ended: FakeSoakd,
+    soakctl: Soakctl,
+    capsys: Capture,
+    tmp_path: Path,
+    then: Exception | None,
+    ending: tuple[int, str],
+) -> None:
+    """soakd goes away in the middle, or Ctrl-C comes: it would be in the way of the next try."""
+
+    def answers(_params: Params, notify: Notify) -> None:
+        notify("run.log", {"seq": 1, "data": b"half"})
+        if then is not None:
+            raise then
+        interrupt()
+
+    ended.handlers["run.logs"] = answers
+    code, said = ending
+    assert soakctl("selftest", "--out-file", "raw") == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert "soakd still has them: soakctl logs --answers r7" in error
+    assert not (tmp_path / "raw").exists()
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------
+
+
+def interrupt(*_: object) -> None:
+    """Ctrl-C comes, and the answer not before it was seen."""
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "argv"),
+    [
+        ("run.start", ["selftest"]),
+        ("run.start", ["start"]),
+        ("run.soak", ["selftest", "--run", "r7"]),
+        ("run.soak", ["soak", "r7"]),
+    ],
+)
+def test_ctrl_c_before_the_answer_says_that_it_may_have_begun(
+    ended: FakeSoakd, soakctl: Soakctl, capsys: Capture, method: str, argv: list[str]
+) -> None:
+    """soakd had heard it already."""
+    ended.handlers[method] = interrupt
+    assert soakctl(*argv) == 130
+    assert "may have begun it all the same: soakctl list" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["selftest", "start"])
+def test_ctrl_c_before_it_is_followed_detaches_as_well(
+    ended: FakeSoakd,
+    soakctl: Soakctl,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+) -> None:
+    """What draws the line is being loaded."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"soakctl.commands.{verb}.display_for", interrupted)
+    assert soakctl(verb, *(["--watch"] if verb == "start" else [])) == 130
+    assert "detached; the soak goes on: soakctl watch r7" in capsys.readouterr().err
+    assert "run.stop" not in dict(ended.calls)
+
+
+def test_who_detaches_is_told_where_the_answers_will_be(
+    ended: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+) -> None:
+    """The file that was asked for will not be made by anybody."""
+    ended.handlers["run.status"] = status(id="r7")
+    ended.handlers["run.watch"] = interrupt
+    assert soakctl("selftest", "--out-file", "raw") == 130
+    error = capsys.readouterr().err
+    assert "detached; the soak goes on: soakctl watch r7" in error
+    assert "nothing is written to the file; at the end: soakctl logs --answers r7" in error
+    assert not (tmp_path / "raw").exists()
 
 
 def test_a_self_test_may_be_left_alone(ended: FakeSoakd, soakctl: Soakctl, capsys: Capture) -> None:
@@ -269,6 +371,19 @@ def test_nodes_that_somebody_else_runs_are_attached_to(
             ],
             "--a-base-url: cannot read a URL",
         ),
+        (
+            [
+                "--a-base-url",
+                "x",
+                "--a-token-file",
+                "t",
+                "--b-base-url",
+                "y:z",
+                "--b-token-file",
+                "t",
+            ],
+            "--b-base-url: cannot read a URL",
+        ),
     ],
 )
 def test_half_of_where_nodes_are_is_a_mistake(
@@ -278,6 +393,41 @@ def test_half_of_where_nodes_are_is_a_mistake(
     assert soakctl("selftest", *argv) == 2
     assert why in capsys.readouterr().err
     assert soakd.calls == []
+
+
+def test_what_to_do_about_token_files_is_not_said_of_folders(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+) -> None:
+    """All that is wrong with them at once, and how to name them."""
+    os.mkfifo(tmp_path / "pipe")
+    argv = ["--a-base-url", "127.0.0.1:20001", "--b-base-url", "127.0.0.1:20002"]
+    argv += ["--a-token-file", "pipe", "--b-token-file", "none"]
+    assert soakctl("selftest", *argv) == 78
+    error = capsys.readouterr().err
+    assert f"node a: cannot use {tmp_path}/pipe: it is not a regular file" in error
+    assert f"node b: cannot use {tmp_path}/none: it is not there" in error
+    assert "--a-token-file" in error
+    assert "A_SRC" not in error
+    assert soakd.calls == []
+
+
+def test_nothing_is_said_of_variables_for_nodes_that_run_already(
+    ended: FakeSoakd,
+    soakctl: Soakctl,
+    capsys: Capture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The way to pass them on that the note names would be refused."""
+    monkeypatch.setenv("RUST_LOG", "debug")
+    (tmp_path / "t").write_text("ab" * 32)
+    argv = ["--a-base-url", "127.0.0.1:20001", "--b-base-url", "127.0.0.1:20002"]
+    argv += ["--a-token-file", "t", "--b-token-file", "t"]
+    assert soakctl("selftest", *argv) == 1
+    assert plan_of(ended).is_attached
+    assert "RUST_LOG" not in capsys.readouterr().err
+    soakctl("selftest")
+    assert "RUST_LOG" in capsys.readouterr().err
 
 
 SOAK = {"number": 2, "scenario": "dht_selftest", "rounds": rounds(hit=6), "verdict": "passed",
