@@ -19,6 +19,7 @@ from soakctl.shapes import Event, Params, Status
 TICK_S = 1.0
 RECONNECT_S = 60.0
 _RETRY_EVERY_S = 1.0
+_NOT_YET = ("no_daemon", "timeout")
 # Events whose data are a whole status.
 _WITH_STATUS = ("state", "progress", "end")
 
@@ -150,9 +151,10 @@ class Follower:
 
     def _check_time(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline:
+            awaited = "finished" if self._until is None else "ready"
             raise Failure(
                 "timeout",
-                f"cannot wait longer: {self._run_id} is not finished after {self._timeout_s:g} s",
+                f"cannot wait longer: {self._run_id} is not {awaited} after {self._timeout_s:g} s",
                 advice=[f"the soak goes on: soakctl watch {self._run_id}"],
             )
 
@@ -169,7 +171,8 @@ class Follower:
             try:
                 return self._session.connect()
             except Failure as failure:
-                if failure.code != "no_daemon" or time.monotonic() >= give_up:
+                # One that takes its runs over listens already, and answers when that is done.
+                if failure.code not in _NOT_YET or time.monotonic() >= give_up:
                     raise failure from lost
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from soakctl import watching
+from soakctl import client, watching
 from soakd.wire.errors import VERDICT_EXIT_STATUS
 from tests.soakctl.conftest import Soakctl
-from tests.soakctl.fake_soakd import FakeSoakd, Hangup, Notify, Params
+from tests.soakctl.fake_soakd import HELLO, FakeSoakd, Hangup, Notify, Params
 from tests.soakctl.samples import finished, status, watch
 
 Capture = pytest.CaptureFixture[str]
@@ -91,6 +91,44 @@ def test_a_restart_of_soakd_is_waited_for(
     assert soakctl("wait") == 0
     assert "lost soakd; the soak goes on" in capsys.readouterr().err
     assert soakd.calls[2:] == [("run.status", {"run": "r7"}), ("run.watch", {"run": "r7"})]
+
+
+def test_a_soakd_that_takes_long_to_come_back_is_waited_for(
+    soakd: FakeSoakd, soakctl: Soakctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listens while it takes its runs over, and says hello only then."""
+    monkeypatch.setattr(watching, "_RETRY_EVERY_S", 0.01)
+    monkeypatch.setattr(client, "HELLO_TIMEOUT_S", 0.2)
+    late = threading.Event()
+    greetings = iter([HELLO, None, HELLO])
+
+    def hello(_params: Params, _notify: Notify) -> object:
+        greeting = next(greetings)
+        if greeting is None:
+            late.wait(5)
+        return greeting
+
+    soakd.handlers |= {"hello": hello, "run.status": status()}
+    soakd.handlers["run.watch"] = _dies_once(watch(("end", finished())))
+    try:
+        assert soakctl("wait") == 0
+    finally:
+        late.set()
+
+
+def test_a_time_out_names_what_was_waited_for(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """With `--for ready` nobody asked whether the run is finished."""
+
+    def progress(_params: Params, notify: Notify) -> None:
+        event = {"run": "r7", "seq": 1, "kind": "progress", "data": status(state="starting")}
+        notify("run.event", event)
+        threading.Event().wait(0.5)
+
+    soakd.handlers |= {"run.status": status(state="starting"), "run.watch": progress}
+    assert soakctl("wait", "--for", "ready", "--timeout", "0") == 124
+    assert "r7 is not ready after 0 s" in capsys.readouterr().err
 
 
 def test_a_soakd_that_stays_away_is_69(
