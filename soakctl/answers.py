@@ -30,8 +30,27 @@ def check_out_file(path: str, *, no_wait: bool) -> None:
         raise Failure("usage", f"cannot write the answers to {path}: {why}")
 
 
-def write_out_file(session: Session, run: str, path: str) -> None:
-    """Copies every raw answer of a run, or leaves no file at all.
+def count_earlier(session: Session, run: str) -> int:
+    """Counts the bytes of answers that a run has already, of self-tests before this one."""
+    with session.connect() as client:
+        try:
+            pieces = client.stream("run.logs", {"run": run, "answers": True})
+            return sum(len(piece["data"]) for piece in pieces if piece is not None)
+        except Failure as failure:
+            if failure.code == "refused":
+                # There are none yet.
+                return 0
+            raise
+
+
+def write_out_file(session: Session, run: str, path: str, *, earlier: int = 0) -> None:
+    """Copies every raw answer of a self-test, or leaves no file at all.
+
+    Args:
+        session: how to reach soakd.
+        run: whose answers they are.
+        path: of the new file.
+        earlier: so many bytes at the beginning are of self-tests before this one.
 
     Raises:
         Failure: it cannot be written; what soakd keeps of the answers is not touched.
@@ -44,7 +63,8 @@ def write_out_file(session: Session, run: str, path: str) -> None:
             try:
                 for piece in client.stream("run.logs", {"run": run, "answers": True}):
                     if piece is not None:
-                        file.write(piece["data"])
+                        file.write(piece["data"][earlier:])
+                        earlier = max(0, earlier - len(piece["data"]))
                 file.flush()
             except BaseException:
                 # A part would be taken for the whole, and would be in the way of the next try.

@@ -17,7 +17,7 @@ from soakd.core.plan_file import MAX_CHARS, PlanFile, PlanFileError, read_plan_f
 
 STDIN = "-"
 _LAST_LINE = 1 << 32
-_NOT_VALID = "cannot start: the plan is not valid"
+_NOT_VALID = "the plan is not valid"
 
 
 def new_run_tag() -> str:
@@ -47,7 +47,7 @@ def read(path: str, flags: Mapping[str, object]) -> PlanFile:
         of_plan = [str(problem) for problem in cast("list[object]", error.details["problems"])]
         _, of_folders = _check(error.plans, error.sources)
         problems = sorted([*of_plan, *of_folders], key=lambda problem: _line_of(problem, name))
-        raise Failure(error.code, _NOT_VALID, problems=problems) from error
+        raise Failure(error.code, f"cannot start: {_NOT_VALID}", problems=problems) from error
 
 
 def of_run(answer: Mapping[str, Any]) -> Plan:
@@ -66,13 +66,13 @@ def of_run(answer: Mapping[str, Any]) -> Plan:
         ) from error
 
 
-def invalid_plan(error: UserError) -> Failure:
+def invalid_plan(error: UserError, act: str = "start") -> Failure:
     """Gives what `soakctl.main` prints of a plan that could not be used."""
     problems = error.details.get("problems")
     several = isinstance(problems, list)
     return Failure(
         error.code,
-        _NOT_VALID if several else error.message,
+        f"cannot {act}: {_NOT_VALID}" if several else error.message,
         problems=map(str, problems) if isinstance(problems, list) else (),
     )
 

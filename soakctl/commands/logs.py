@@ -6,7 +6,7 @@ import argparse
 import codecs
 import sys
 
-from soakctl.failures import Detached
+from soakctl.failures import Detached, Failure
 from soakctl.render import safe
 from soakctl.session import Session
 
@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session, options: argparse.Namespace) -> int:
     """Copies the log: byte by byte into a pipe, control characters escaped on a terminal."""
+    if options.answers and options.node is not None:
+        text = "cannot print --answers of one --node: each answer names its node"
+        raise Failure("usage", text)
     write = writer_for(session)
     asked = {
         "run": options.run_id,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from soakctl import flows, plan_file, soaks
-from soakctl.answers import check_out_file, write_out_file
+from soakctl.answers import check_out_file, count_earlier, write_out_file
 from soakctl.arguments import seconds
 from soakctl.displays import display_for
 from soakctl.failures import Detached, Failure
@@ -126,7 +126,9 @@ def _run_on_kept(session: Session, options: argparse.Namespace) -> int:
     asked = {key: value for key, value in measured(options).items() if value is not None}
     if options.gate:
         asked["gates"] = options.gate
-    begun = submit(session, "run.soak", {"run": options.on_run, "soak": _readable(asked)})
+    soak = _readable(asked)
+    earlier = 0 if options.out_file is None else count_earlier(session, options.on_run)
+    begun = submit(session, "run.soak", {"run": options.on_run, "soak": soak})
     if options.no_wait:
         if session.json:
             session.emit(begun)
@@ -136,13 +138,13 @@ def _run_on_kept(session: Session, options: argparse.Namespace) -> int:
     run_id = str(begun["id"])
     session.note(soaks.begun_text(begun))
     with _answers_wanted(options, run_id):
-        status, soak = soaks.follow(session, begun, live=True)
-    code = soaks.conclude(session, status, soak)
+        status, ended = soaks.follow(session, begun, live=True)
+    code = soaks.conclude(session, status, ended)
     if not session.json:
         session.say("")
         flows.show(session, run_id, with_all=True)
     if options.out_file is not None:
-        write_out_file(session, run_id, os.path.abspath(options.out_file))
+        write_out_file(session, run_id, os.path.abspath(options.out_file), earlier=earlier)
     return code
 
 
@@ -154,7 +156,7 @@ def _readable(asked: dict[str, object]) -> dict[str, object]:
     try:
         return read_flags(asked) | nested
     except UserError as error:
-        raise plan_file.invalid_plan(error) from error
+        raise plan_file.invalid_plan(error, "soak") from error
 
 
 def measured(options: argparse.Namespace) -> dict[str, object]:

@@ -56,4 +56,4 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     try:
         return read_flags(flags)
     except UserError as error:
-        raise plan_file.invalid_plan(error) from error
+        raise plan_file.invalid_plan(error, "soak") from error

@@ -31,6 +31,16 @@ def test_into_a_pipe_every_byte_goes_as_it_came(
     assert soakd.calls == [("run.logs", asked)]
 
 
+def test_answers_and_a_nodes_output_are_two_things(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of them would be left out without a word."""
+    soakd.handlers["run.logs"] = _pieces(b"")
+    assert soakctl("logs", "--answers", "--node", "a") == 2
+    assert "--answers of one --node" in capsys.readouterr().err
+    assert soakd.calls == []
+
+
 def test_json_is_one_object_per_line(
     soakd: FakeSoakd, soakctl: Soakctl, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -476,14 +476,62 @@ def test_a_self_test_may_use_nodes_that_a_run_keeps(
     assert "keyword:a>b" in out
 
 
-def test_it_may_be_left_alone_on_kept_nodes_too(
-    kept: FakeSoakd, soakctl: Soakctl, capsys: Capture, tmp_path: Path
+def test_answers_of_an_earlier_self_test_are_no_part_of_this_one(
+    kept: FakeSoakd, soakctl: Soakctl, tmp_path: Path
 ) -> None:
-    """And its answers be fetched."""
+    """The run keeps them in one file, in whatever pieces it comes."""
+    looked = iter([[b"old\n", b"older\n"], [b"ol", b"d\nolder\nne", b"w\n"]])
+
+    def answers(_params: Params, notify: Notify) -> dict[str, Any]:
+        for seq, data in enumerate(next(looked), start=1):
+            notify("run.log", {"seq": seq, "data": data})
+        return {"run": "r7"}
+
+    kept.handlers["run.logs"] = answers
+    assert soakctl("selftest", "--run", "r7", "--out-file", "raw") == 0
+    assert (tmp_path / "raw").read_text() == "new\n"
+
+
+def test_the_first_self_test_of_a_run_has_all_its_answers(
+    kept: FakeSoakd, soakctl: Soakctl, tmp_path: Path
+) -> None:
+    """Before it there is no file with answers, which soakd says."""
+    there = kept.handlers["run.logs"]
+    handlers = iter([WireError("refused", "it does not exist (yet)")])
+
+    def answers(params: Params, notify: Notify) -> Any:
+        for refusal in handlers:
+            raise refusal
+        return there(params, notify)
+
+    kept.handlers["run.logs"] = answers
+    assert soakctl("selftest", "--run", "r7", "--out-file", "raw") == 0
+    assert (tmp_path / "raw").read_text() == '{"step":"health"}\n'
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"), [(WireError("no_such_run", "none"), 66), (Hangup(), 69)]
+)
+def test_what_keeps_answers_from_being_counted_keeps_it_from_beginning(
+    kept: FakeSoakd, soakctl: Soakctl, refusal: Exception, status: int
+) -> None:
+    """Otherwise the file would have too many of them."""
+
+    def answers(_params: Params, _notify: Notify) -> None:
+        raise refusal
+
+    kept.handlers["run.logs"] = answers
+    assert soakctl("selftest", "--run", "r7", "--out-file", "raw") == status
+    assert "run.soak" not in dict(kept.calls)
+
+
+def test_it_may_be_left_alone_on_kept_nodes_too(
+    kept: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """For people and for programs."""
     assert soakctl("selftest", "--run", "r7", "--no-wait") == 0
     assert soakctl("--json", "selftest", "--run", "r7", "--no-wait") == 0
-    assert soakctl("--json", "selftest", "--run", "r7", "--out-file", "raw") == 0
-    assert (tmp_path / "raw").read_text() == '{"step":"health"}\n'
+    assert [method for method, _ in kept.calls] == ["run.soak", "run.soak"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "r7 soak 2 · from round 7 · 6 rounds"
     assert json.loads(lines[1])["measurement"] == 2

@@ -92,6 +92,7 @@ def test_what_cannot_be_read_is_told_before_anything_is_asked(
     """All at once."""
     assert soakctl("soak", "--set", "wait_search=x", "--set", "nothing") == 78
     err = capsys.readouterr().err
+    assert err.startswith("soakctl: cannot soak: the plan is not valid\n")
     assert "wait_search" in err
     assert "expected FIELD=VALUE" in err
     assert kept.calls == []
