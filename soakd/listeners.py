@@ -6,7 +6,6 @@ Of a node that somebody else runs nothing is known but the user who listened whe
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -107,8 +106,7 @@ class Stranger:
 
 
 def _listener(node: str, host: str, port: int) -> tuple[int, int]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = ports.listener_of(port, family)
+    listener = ports.listener_of(port, host)
     if listener is None:
         text = f"cannot talk to node {node}: /proc/net shows no listener on {host}:{port}"
         raise NodeError("foreign", text)

@@ -21,13 +21,6 @@ from soakd.core.errors import HostError
 _PROC = Path("/proc")
 _LISTEN = "0A"
 _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-# Where a connection to loopback may end, most specific first, as the kernel would choose.
-_ANSWERING = {
-    socket.AF_INET: (
-        ("tcp", "127.0.0.1"), ("tcp6", "::ffff:127.0.0.1"), ("tcp", "0.0.0.0"), ("tcp6", "::"),  # noqa: S104
-    ),
-    socket.AF_INET6: (("tcp6", "::1"), ("tcp6", "::")),
-}  # fmt: skip
 _NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -75,18 +68,19 @@ def check_free(port: int) -> Holder | None:
     return None
 
 
-def listener_of(port: int, family: int) -> tuple[int, int] | None:
-    """Uid and socket inode of whoever answers connections to loopback:`port`, or None.
+def listener_of(port: int, address: str) -> tuple[int, int] | None:
+    """Uid and socket inode of whoever answers connections to `address`:`port`, or None.
 
     Args:
         port: the port connected to.
-        family: `socket.AF_INET` or `AF_INET6`, that of the address connected to.
+        address: the very address connected to. Each of 127.0.0.0/8 may have a listener of its own,
+            and one of another address proves nothing about it.
     """
     tables: dict[str, dict[str, tuple[int, int]]] = {}
-    for table, address in _ANSWERING[socket.AddressFamily(family)]:
+    for table, bound in _answering(address):
         if table not in tables:
             tables[table] = dict(_listeners(table, port))
-        if (found := tables[table].get(_kernel_form(address))) is not None:
+        if (found := tables[table].get(_kernel_form(bound))) is not None:
             return found
     return None
 
@@ -109,9 +103,17 @@ def describe_listener(uid: int, inode: int) -> str:
     return _process_text(uid, *_find_process(uid, inode))
 
 
+def _answering(address: str) -> tuple[tuple[str, str], ...]:
+    """Where a connection to an address may end, most specific first, as the kernel would choose."""
+    if ":" in address:
+        return ("tcp6", address), ("tcp6", "::")
+    mapped = f"::ffff:{address}"
+    return ("tcp", address), ("tcp6", mapped), ("tcp", "0.0.0.0"), ("tcp6", "::")  # noqa: S104
+
+
 def _holder(port: int, family: int) -> Holder:
     address = _LOOPBACK[socket.AddressFamily(family)]
-    listener = listener_of(port, family)
+    listener = listener_of(port, address)
     if listener is None:  # bound without listening, or in another network namespace's sight
         return Holder(port, address, None, None, None)
     uid, inode = listener

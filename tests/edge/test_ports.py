@@ -104,20 +104,23 @@ def test_a_family_the_host_does_not_have_is_free(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("address", "family", "v6only"),
+    ("address", "called", "v6only"),
     [
-        ("127.0.0.1", socket.AF_INET, True),
-        ("0.0.0.0", socket.AF_INET, True),
-        ("::", socket.AF_INET, False),
-        ("::1", socket.AF_INET6, True),
-        ("::", socket.AF_INET6, True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.2", "127.0.0.2", True),
+        ("0.0.0.0", "127.0.0.2", True),
+        ("::ffff:127.0.0.2", "127.0.0.2", False),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("::", "127.0.0.1", False),
+        ("::1", "::1", True),
+        ("::", "::1", True),
     ],
 )
-def test_the_answering_listener_is_found(address: str, family: int, *, v6only: bool) -> None:
+def test_the_answering_listener_is_found(address: str, called: str, *, v6only: bool) -> None:
     """By its uid and the inode of its socket."""
     with listening(address, v6only=v6only) as sock:
-        assert ports.listener_of(port_of(sock), family) == (os.getuid(), inode_of(sock))
-    assert ports.listener_of(port_of_closed(sock), family) is None
+        assert ports.listener_of(port_of(sock), called) == (os.getuid(), inode_of(sock))
+    assert ports.listener_of(port_of_closed(sock), called) is None
 
 
 def port_of_closed(_: socket.socket) -> int:
@@ -135,7 +138,16 @@ def test_the_exact_address_answers_before_the_wildcard() -> None:
         exact.bind(("127.0.0.1", port_of(wildcard)))
         wildcard.listen()
         exact.listen()
-        assert ports.listener_of(port_of(exact), socket.AF_INET) == (os.getuid(), inode_of(exact))
+        assert ports.listener_of(port_of(exact), "127.0.0.1") == (os.getuid(), inode_of(exact))
+
+
+@pytest.mark.parametrize(
+    ("listens", "called"), [("127.0.0.1", "127.0.0.2"), ("127.0.0.2", "127.0.0.1")]
+)
+def test_a_listener_of_another_loopback_address_does_not_answer(listens: str, called: str) -> None:
+    """The whole of 127.0.0.0/8 is loopback, and each address anybody's."""
+    with listening(listens) as sock:
+        assert ports.listener_of(port_of(sock), called) is None
 
 
 def test_a_connected_socket_is_no_listener() -> None:
@@ -143,7 +155,7 @@ def test_a_connected_socket_is_no_listener() -> None:
     with listening("127.0.0.1") as sock, socket.create_connection(sock.getsockname()) as client:
         accepted, _ = sock.accept()
         with accepted:
-            assert ports.listener_of(port_of(client), socket.AF_INET) is None
+            assert ports.listener_of(port_of(client), "127.0.0.1") is None
 
 
 def test_a_process_owns_the_sockets_it_holds() -> None:

@@ -510,7 +510,7 @@ async def test_listener_that_the_kernel_does_not_show_gets_no_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No proof, no token."""
-    monkeypatch.setattr(ports, "listener_of", lambda _port, _family: None)
+    monkeypatch.setattr(ports, "listener_of", lambda _port, _address: None)
     async with listening() as listener:
         node = live_node(listener.port, MYSELF)
         with pytest.raises(NodeError, match="cannot talk to node a"):
@@ -537,16 +537,16 @@ async def test_proof_that_may_not_be_looked_for_gives_no_token(
     assert listener.got == b""
 
 
-def test_families_are_told_apart_by_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`::1` and `127.0.0.1` may have different listeners."""
-    asked: list[int] = []
+def test_listeners_are_told_apart_by_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`::1`, `127.0.0.1` and `127.0.0.2` may have different listeners."""
+    asked: list[str] = []
 
-    def look(_port: int, family: int) -> None:
-        asked.append(family)
+    def look(_port: int, address: str) -> None:
+        asked.append(address)
 
     monkeypatch.setattr(ports, "listener_of", look)
     node = live_node(1, MYSELF)
-    for host in ("127.0.0.1", "::1"):
+    for host in ("127.0.0.1", "::1", "127.0.0.2"):
         with pytest.raises(NodeError):
             node._verify(1, host)
-    assert asked == [socket.AF_INET, socket.AF_INET6]
+    assert asked == ["127.0.0.1", "::1", "127.0.0.2"]
