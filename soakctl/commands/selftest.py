@@ -47,6 +47,13 @@ _MODES = {
     "--peers-snapshot": ("peers_snapshot", ("each", "first", "none")),
     "--routing-snapshot": ("routing_snapshot", ("each", "first", "end", "none")),
 }
+_OPTIONS: dict[str, str] = {
+    **{of[0]: flag for flag, of in _OF_PLAN.items()},
+    **{of[0]: flag for flag, of in _MODES.items()},
+    "warmup[0]": "--warmup-live",
+    "duration_s": "--for",
+}
+"""By path of a problem of the plan the option that it comes from."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -154,7 +161,7 @@ def _readable(asked: dict[str, object]) -> dict[str, object]:
 
     nested = {key: asked.pop(key) for key in ("nodes", "warmup", "gates") if key in asked}
     try:
-        return read_flags(asked) | nested
+        return read_flags(asked | {"names": _OPTIONS}) | nested
     except UserError as error:
         raise plan_file.invalid_plan(error, "soak") from error
 
@@ -171,6 +178,21 @@ def measured(options: argparse.Namespace) -> dict[str, object]:
         )
     given["nodes"] = {name: _published(options, name) for name in ("a", "b")}
     return given
+
+
+def _typed(options: argparse.Namespace, *, are_elsewhere: bool) -> dict[str, str]:
+    """Gives, by path of a problem of the plan, the option that was typed."""
+    typed = dict(_OPTIONS)
+    for index, name in enumerate(("a", "b")):
+        has_own = getattr(options, f"query_{name}") is not None
+        typed[f"nodes[{index}].query"] = f"--query-{name}" if has_own else "--query"
+        typed[f"nodes[{index}].file_id"] = f"--{name}-file-id-hex"
+        typed[f"nodes[{index}].filename"] = f"--{name}-filename"
+        if are_elsewhere:
+            typed[f"nodes[{index}].host"] = f"--{name}-base-url"
+            typed[f"nodes[{index}].port"] = f"--{name}-base-url"
+            typed[f"nodes[{index}].token_file"] = f"--{name}-token-file"
+    return typed
 
 
 def _published(options: argparse.Namespace, name: str) -> dict[str, str]:
@@ -222,4 +244,5 @@ def _flags(options: argparse.Namespace, others: dict[str, dict[str, object]]) ->
     published = flags["nodes"]
     assert isinstance(published, dict)
     flags["nodes"] = {name: {**own, **others.get(name, {})} for name, own in published.items()}
+    flags["names"] = _typed(options, are_elsewhere=bool(others))
     return flags

@@ -97,7 +97,7 @@ def plan_from_environment(
             fields may be text as typed; `node_env` is a list of `K=V`; `set` is a list of
             `field=value`, which the other flags override; `gates` are added to a plan file's;
             `nodes` has by node's name the keys of `NodePlan` that are to be other ones, None for
-            none at all.
+            none at all; `names` has by path of a problem the flag that was typed.
         run_tag_default: The run tag if neither names one.
 
     Raises:
@@ -111,8 +111,9 @@ def plan_from_environment(
     assert isinstance(changes, Mapping), "nodes are changed by name"
     data["nodes"] = [
         _without_none(node | dict(changes.get(node["name"], {})))
-        for node in _env_nodes(env, cwd, names, problems)
+        for node in _env_nodes(env, cwd, names, problems, changes)
     ]
+    names.update(_typed(flags))
     flags = {name: value for name, value in flags.items() if name != "nodes"}
     for variable, field in _VARIABLES.items():
         if env.get(variable):
@@ -152,8 +153,9 @@ def read_flags(flags: Mapping[str, object]) -> dict[str, Any]:
     Raises:
         UserError: With code `bad_plan` and what could not be read.
     """
-    problems = Problems({})
-    data = with_flags({}, flags, {}, problems)
+    names: dict[str, str] = {}
+    problems = Problems(names)
+    data = with_flags({}, flags, names, problems)
     raise_problems(problems)
     # A count without a duration says so in a plan; here that is nothing that was asked for.
     return {key: value for key, value in data.items() if value is not None}
@@ -202,8 +204,12 @@ def _apply_flags(
     if "node_env" in given:
         _add_env(data, given.pop("node_env"), names, problems)
     _add_gates(data, _texts(given.pop("gates", ())), names)
+    typed = _typed(given)
+    given.pop("names", None)
     for field, value in given.items():
         names.pop(field, None)
+        if field in typed:
+            names[field] = typed[field]
         if isinstance(value, str) and field in _READERS:
             _put(data, field, value, problems)
         else:
@@ -220,6 +226,13 @@ def _add_gates(data: dict[str, object], gates: Sequence[str], names: dict[str, s
         for index in range(len(before), len(before) + len(gates)):
             names[f"gates[{index}]"] = "--gate"
         data["gates"] = [*before, *gates]
+
+
+def _typed(flags: Mapping[str, object]) -> Mapping[str, str]:
+    """By path of a problem the flag that was typed, where a command has flags of its own."""
+    typed = flags.get("names") or {}
+    assert isinstance(typed, Mapping), "flags are named by path"
+    return typed
 
 
 def _texts(value: object) -> Sequence[str]:
@@ -246,7 +259,11 @@ def _add_env(
 
 
 def _env_nodes(
-    env: Mapping[str, str], cwd: str, names: dict[str, str], problems: Problems
+    env: Mapping[str, str],
+    cwd: str,
+    names: dict[str, str],
+    problems: Problems,
+    changes: Mapping[str, Mapping[str, object]],
 ) -> list[dict[str, object]]:
     root = _absolute(env.get("ROOT") or cwd, cwd)
     nodes: list[dict[str, object]] = []
@@ -254,8 +271,10 @@ def _env_nodes(
         source, url = f"{name.upper()}_SRC", f"{name.upper()}_URL"
         names[f"nodes[{index}].source"] = source if env.get(source) else f"{source} (default)"
         names[f"nodes[{index}].host"] = names[f"nodes[{index}].port"] = url
+        # Where flags say where it is, a variable has nothing to say, be it readable or not.
+        is_elsewhere = "port" in changes.get(name, {})
         try:
-            host, port = parse_url(env.get(url) or _DEFAULT_URLS[url])
+            host, port = parse_url((not is_elsewhere and env.get(url)) or _DEFAULT_URLS[url])
         except ValueError as error:
             problems.add(f"nodes[{index}].port", str(error))
             host, port = "127.0.0.1", 65534 + index

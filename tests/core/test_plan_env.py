@@ -214,3 +214,13 @@ def test_variables_that_would_shape_a_node_are_named_unless_passed() -> None:
     }
     assert ignored_node_env(env) == ("LD_PRELOAD", "MALLOC_CONF", "RUST_BACKTRACE", "RUST_LOG")
     assert ignored_node_env(env, ["RUST_LOG", "LD_PRELOAD"]) == ("MALLOC_CONF", "RUST_BACKTRACE")
+
+
+def test_a_commands_own_flags_name_what_was_typed_by_them() -> None:
+    """And only that: what a variable says stays the variable's."""
+    names = {"rounds": "--how-often", "wait_publish_s": "--pause", "nodes[0].port": "--place"}
+    nodes = {"a": {"host": "127.0.0.1", "port": 80}}
+    of_both = _problems({"WAIT_PUBLISH": "x"}, rounds="y", names=names)
+    assert [problem.partition(":")[0] for problem in of_both] == ["WAIT_PUBLISH", "--how-often"]
+    of_flags = _problems({"A_URL": "x"}, wait_publish_s="z", nodes=nodes, names=names)
+    assert [problem.partition(":")[0] for problem in of_flags] == ["--pause", "--place"]

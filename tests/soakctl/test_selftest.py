@@ -143,10 +143,16 @@ def test_a_self_test_may_go_on_for_a_time(ended: FakeSoakd, soakctl: Soakctl) ->
 
 def test_all_problems_come_at_once(soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture) -> None:
     """Before anything is submitted."""
-    assert soakctl("selftest", "--warmup-live", "x", "--a-file-id-hex", "12") == 78
+    argv = ["--warmup-live", "x", "--a-file-id-hex", "12", "--pause-secs", "y", "--rounds", "0"]
+    argv += ["--query", "a\nb", "--file-size", "z"]
+    assert soakctl("selftest", *argv) == 78
     error = capsys.readouterr().err
-    assert "cannot read a condition" in error
-    assert "cannot be other than 32 hex digits, got '12'" in error
+    assert "--warmup-live: cannot read a condition" in error
+    assert "--a-file-id-hex: cannot be other than 32 hex digits, got '12'" in error
+    assert "--pause-secs: cannot read a duration" in error
+    assert "--rounds: cannot be outside 1" in error
+    assert "--query: cannot contain control characters" in error
+    assert "--file-size: cannot read a whole number" in error
     assert soakd.calls == []
 
 
@@ -409,6 +415,31 @@ def test_what_to_do_about_token_files_is_not_said_of_folders(
     assert "--a-token-file" in error
     assert "A_SRC" not in error
     assert soakd.calls == []
+
+
+def test_problems_of_nodes_elsewhere_are_told_under_the_options(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has set A_URL, or it says nothing here."""
+    monkeypatch.setenv("B_URL", "nonsense")
+    argv = ["--a-base-url", "10.0.0.1:20001", "--b-base-url", "127.0.0.1:80"]
+    argv += ["--a-token-file", "x\ny", "--b-token-file", "t"]
+    assert soakctl("selftest", *argv) == 78
+    error = capsys.readouterr().err
+    assert "--a-base-url: cannot be other than a loopback address, got '10.0.0.1'" in error
+    assert "--b-base-url: cannot be outside 1024 to 65535, got 80" in error
+    assert "--a-token-file: cannot contain control characters" in error
+    assert "_URL" not in error
+    assert soakd.calls == []
+
+
+@pytest.mark.usefixtures("kept")
+def test_problems_on_kept_nodes_are_told_under_the_options(
+    soakctl: Soakctl, capsys: Capture
+) -> None:
+    """Before anything is asked of soakd."""
+    assert soakctl("selftest", "--run", "r7", "--wait-search-secs", "x") == 78
+    assert "--wait-search-secs: cannot read a duration" in capsys.readouterr().err
 
 
 def test_nothing_is_said_of_variables_for_nodes_that_run_already(
