@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from soakctl.failures import exit_of_verdict
+from soakctl.failures import Failure, exit_of_verdict
 from soakctl.render import rate, safe, table
 from soakctl.session import Session
 from soakctl.shapes import Status
@@ -31,16 +31,37 @@ def show(session: Session, run: str | None, *, with_all: bool = False) -> None:
     session.say("\n".join(flow_lines(found["flows"], with_all=with_all)))
 
 
+def show_behind(session: Session, run: str) -> None:
+    """Prints the whole table behind a verdict, which must not be lost for want of it."""
+    try:
+        found = _flows(session, run)
+    except Failure as failure:
+        _note_later(session, run, failure)
+        return
+    session.say("\n".join(["", *flow_lines(found["flows"], with_all=True)]))
+
+
 def conclude(session: Session, final: Status) -> int:
     """Prints the final status with the table behind it; the exit status is the verdict's."""
-    found = _flows(session, str(final.get("id")))
+    run = str(final.get("id"))
+    flows: Sequence[Mapping[str, Any]] | None = None
+    try:
+        flows = _flows(session, run)["flows"]
+    except Failure as failure:
+        # soakd went away behind the run's end: the verdict is here already.
+        _note_later(session, run, failure)
     if session.json:
-        session.emit({**final, "flows": found["flows"]})
+        session.emit({**final, "flows": flows})
     else:
         lines = status_lines(final, colours=session.colours(), with_edits=False)
-        session.say("\n".join([*lines, "", *flow_lines(found["flows"])]))
-        session.note(f"its records: soakctl collect {final.get('id')}")
+        table_lines = [] if flows is None else ["", *flow_lines(flows)]
+        session.say("\n".join([*lines, *table_lines]))
+        session.note(f"its records: soakctl collect {run}")
     return exit_of_verdict(final.get("verdict"))
+
+
+def _note_later(session: Session, run: str, failure: Failure) -> None:
+    session.note(f"no table of its flows: {failure.message}\n  later: soakctl table {run}")
 
 
 def flow_lines(flows: Sequence[Mapping[str, Any]], *, with_all: bool = False) -> list[str]:

@@ -148,8 +148,7 @@ def _run_on_kept(session: Session, options: argparse.Namespace) -> int:
         status, ended = soaks.follow(session, begun, live=True)
     code = soaks.conclude(session, status, ended)
     if not session.json:
-        session.say("")
-        flows.show(session, run_id, with_all=True)
+        flows.show_behind(session, run_id)
     if options.out_file is not None:
         write_out_file(session, run_id, os.path.abspath(options.out_file), earlier=earlier)
     return code

@@ -176,6 +176,24 @@ def test_programs_get_the_flows_with_the_status(soakctl: Soakctl, capsys: Captur
     )
 
 
+def test_a_verdict_is_not_lost_for_want_of_the_table(
+    ended: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """soakd goes away behind the end of the run."""
+
+    def gone(_params: Params, _notify: Notify) -> None:
+        raise Hangup
+
+    ended.handlers["run.flows"] = gone
+    assert soakctl("selftest") == 1
+    captured = capsys.readouterr()
+    assert "r7 finished · failed: hit_rate is 0.5" in captured.out
+    assert "later: soakctl table r7" in captured.err
+    assert soakctl("--json", "selftest") == 1
+    final = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (final["verdict"], final["flows"]) == ("failed", None)
+
+
 @pytest.mark.usefixtures("ended")
 def test_start_with_the_scenario_ends_with_the_same_table(
     soakctl: Soakctl, capsys: Capture
@@ -505,6 +523,21 @@ def test_a_self_test_may_use_nodes_that_a_run_keeps(
     out = capsys.readouterr().out
     assert "soak 2 dht_selftest · 6: 6 hit, 0 miss · passed: all 5 gates hold" in out
     assert "keyword:a>b" in out
+
+
+def test_a_verdict_on_kept_nodes_is_not_lost_for_want_of_the_table(
+    kept: FakeSoakd, soakctl: Soakctl, capsys: Capture
+) -> None:
+    """The exit status stays that of the soak as well."""
+
+    def gone(_params: Params, _notify: Notify) -> None:
+        raise Hangup
+
+    kept.handlers["run.flows"] = gone
+    assert soakctl("selftest", "--run", "r7") == 0
+    captured = capsys.readouterr()
+    assert "passed: all 5 gates hold" in captured.out
+    assert "later: soakctl table r7" in captured.err
 
 
 def test_answers_of_an_earlier_self_test_are_no_part_of_this_one(
