@@ -169,10 +169,12 @@ class LiveNode:
             refused = error.kind == "refused"
             return readiness.Refused() if refused else readiness.Bad(error.message)
         except SoakError as error:
+            if error.code != "no_token":
+                return readiness.Bad(error.message)
             # Before the node has written its token it does not listen either; a token file that
             # somebody has named should be there.
-            is_early = error.code == "no_token" and self._access.token_file is None
-            return readiness.Refused() if is_early else readiness.Bad(error.message)
+            is_early = self._access.token_file is None
+            return readiness.Refused() if is_early else readiness.NoToken(error.message)
 
     # -- tasks ---------------------------------------------------------------------------------
 

@@ -49,6 +49,13 @@ class Forbidden403:
 
 
 @dataclass(frozen=True, slots=True)
+class NoToken:
+    """The token file that the user has named gives no token; nothing was asked."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Foreign:
     """Another process listens on the node's port; no token was sent to it."""
 
@@ -67,7 +74,7 @@ class Bad:
     text: str
 
 
-Answer: TypeAlias = Ready | Warming503 | Forbidden403 | Foreign | Refused | Bad
+Answer: TypeAlias = Ready | Warming503 | Forbidden403 | NoToken | Foreign | Refused | Bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,7 @@ def decide(state: Readiness, now_s: float, *, attached: bool = False) -> Decisio
     if attached:
         for name, past in state.nodes:
             if past.forbidden >= MAX_FORBIDDEN:
-                return Failed(_wrong_token(name))
+                return Failed(_wrong_token(name, past.latest))
             if isinstance(past.latest, Foreign) and past.foreign >= MAX_FOREIGN:
                 return Failed(Cause("listener_changed", past.latest.text, name))
     if all(past.forbidden >= MAX_FORBIDDEN for past in pasts):
@@ -163,7 +170,10 @@ def decide(state: Readiness, now_s: float, *, attached: bool = False) -> Decisio
     return Wait(now_s + (EARLY_POLL_EVERY_S if waited_s < EARLY_FOR_S else POLL_EVERY_S))
 
 
-def _wrong_token(name: NodeName) -> Cause:
+def _wrong_token(name: NodeName, latest: Answer | None) -> Cause:
+    if isinstance(latest, NoToken):
+        text = f"{latest.text}; name a file that you may read, with the token of that very node"
+        return Cause("no_token", text, name)
     text = (
         f"node {name} answered 403 {MAX_FORBIDDEN} times on end: what stands in its token file is"
         " not the token of the node that listens there; name the api.token of that very node"
@@ -204,7 +214,7 @@ _DESCRIBED: Final = {
 def _answered(past: NodeAnswers, answer: Answer, now_s: float) -> NodeAnswers:
     if isinstance(answer, Foreign):
         return NodeAnswers(answer, foreign=past.foreign + 1)
-    if not isinstance(answer, Forbidden403):
+    if not isinstance(answer, Forbidden403 | NoToken):
         return NodeAnswers(answer)
     # A token re-read asks twice in a row; that must not count as patience used up.
     at_s = past.forbidden_at_s
@@ -228,7 +238,7 @@ def _word(answer: Answer | None) -> str:
             return "000"
         case Foreign():
             return "foreign"
-        case Bad(text=text):
+        case Bad(text=text) | NoToken(text=text):
             return text
         case _:
             assert_never(answer)

@@ -13,6 +13,7 @@ from soakd.core.readiness import (
     Failed,
     Forbidden403,
     Foreign,
+    NoToken,
     Readiness,
     Ready,
     Refused,
@@ -144,6 +145,23 @@ def test_one_wrong_token_of_an_attached_node_is_told_by_name() -> None:
     assert (decided.cause.code, decided.cause.node) == ("wrong_token", "b")
     assert "api.token of that very node" in decided.cause.text
     assert isinstance(readiness.decide(state, 25.0), Wait)
+
+
+def test_a_token_file_that_gives_no_token_is_told_like_a_wrong_one() -> None:
+    """Half a minute of patience, for one that is being written; then its own trouble is told."""
+    state = readiness.begin(("a", "b"), 0.0)
+    for tick in range(60):
+        state = _sweep(state, Warming503(), NoToken("cannot read b's: it is empty"), tick / 3)
+    assert isinstance(readiness.decide(state, 20.0, attached=True), Wait)
+    assert readiness.answers(state)["b"] == "cannot read b's: it is empty"
+    for now_s in (20.0, 25.0):
+        state = _sweep(state, Warming503(), NoToken("cannot read b's: it is empty"), now_s)
+    decided = readiness.decide(state, 25.0, attached=True)
+    assert isinstance(decided, Failed)
+    assert (decided.cause.code, decided.cause.node) == ("no_token", "b")
+    assert decided.cause.text.startswith("cannot read b's: it is empty; name a file")
+    state = _sweep(state, Warming503(), Ready(), 30.0)
+    assert isinstance(readiness.decide(state, 30.0, attached=True), Wait)
 
 
 @pytest.mark.safety

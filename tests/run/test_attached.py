@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from soakd.core.errors import HostError, NodeError
-from soakd.core.readiness import Forbidden403, Refused
+from soakd.core.readiness import Forbidden403, NoToken, Refused
 from soakd.run import Run
 from tests.run.kit import (
     BOB,
@@ -135,6 +135,20 @@ async def test_wrong_token_file_is_named(world: World, autojump_clock: MockClock
     cause = json.loads(world.row().cause_json or "")
     assert (cause["code"], cause["node"]) == ("wrong_token", "b")
     assert "token file" in cause["text"]
+
+
+async def test_token_file_without_a_token_is_named_as_soon(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """It was said in runner.log alone, until READY_TIMEOUT_SECS had passed."""
+    text = "cannot use the API token of node b: 0 odd bytes"
+    world.net.answers["b"] = [NoToken(text)] * 1000
+    began_s = trio.current_time()
+    await hold(world.new_run(make_attached_plan()))
+    cause = json.loads(world.row().cause_json or "")
+    assert (cause["code"], cause["node"]) == ("no_token", "b")
+    assert cause["text"].startswith(text)
+    assert trio.current_time() - began_s < 60
 
 
 async def test_attached_node_that_goes_away_makes_errors_not_exits(

@@ -188,7 +188,7 @@ async def test_token_file_that_was_named_must_be_there(
     node = LiveNode(PLAN, CONFIG, MYSELF, access, scripted.sink)
     scripted.token = NodeError("no_file", "cannot open /x/a.token: no such file")
     answer = await node.readiness()
-    assert isinstance(answer, readiness.Bad)
+    assert isinstance(answer, readiness.NoToken)
     assert "/x/a.token: no such file" in answer.text
     assert scripted.read == ["/x/a.token"]
 
