@@ -9,12 +9,12 @@ from typing import Any
 from soakctl import plan_file
 from soakctl.client import Client
 from soakctl.displays import display_for
-from soakctl.failures import Failure, exit_of_verdict
+from soakctl.failures import Detached, Failure, exit_of_verdict
 from soakctl.planning import Requests
 from soakctl.render import MISSING, rate, safe, table
 from soakctl.session import Session
 from soakctl.shapes import Status
-from soakctl.watching import Display, Follower, Silent
+from soakctl.watching import Display, Follower, Silent, detachable
 from soakd.core.plan import Plan
 from soakd.core.plan_file_matrix import differences, in_group, value_text
 
@@ -28,6 +28,7 @@ def submit(session: Session, wanted: Requests, path: str) -> list[dict[str, Any]
 
     Raises:
         Failure: one was refused; those before it stay, and it says how to go on.
+        Detached: the user pressed Ctrl-C; so do they then.
     """
     started: list[dict[str, Any]] = []
     with session.connect() as client:
@@ -37,6 +38,11 @@ def submit(session: Session, wanted: Requests, path: str) -> list[dict[str, Any]
             except Failure as failure:
                 ids = [str(run.get("id")) for run in started]
                 raise _cut_short(failure, wanted, ids, path) from failure
+            except KeyboardInterrupt:
+                ids = [str(run.get("id")) for run in started]
+                so_far = f"{' '.join(ids) or 'none'} of {len(wanted.each)}"
+                text = f"interrupted; submitted are {so_far}, or one more: soakctl list"
+                raise Detached(text) from None
     return started
 
 
@@ -48,7 +54,8 @@ def follow(session: Session, runs: Sequence[str], *, live: bool) -> int:
     """
     finals = []
     for run in runs:
-        display: Display = display_for(session) if live else Silent()
+        with detachable(run):
+            display: Display = display_for(session) if live else Silent()
         finals.append(Follower(session, display).follow(run))
     with session.connect() as client:
         show(session, with_values(client, finals))

@@ -15,6 +15,7 @@ from tests.soakctl.conftest import Soakctl
 from tests.soakctl.fake_soakd import FakeSoakd, Notify, Params
 from tests.soakctl.samples import finished, watch
 from tests.soakctl.test_plan import nodes
+from tests.soakctl.test_selftest import interrupt
 
 Capture = pytest.CaptureFixture[str]
 
@@ -52,6 +53,41 @@ def plan_path(tmp_path: Path) -> Path:
     path = tmp_path / "night plan.toml"
     path.write_text(f"wait_search = [10, 20, 40]\nrounds = 3\n{nodes(tmp_path)}")
     return path
+
+
+def test_ctrl_c_half_way_says_which_are_submitted(
+    soakd: FakeSoakd, soakctl: Soakctl, capsys: Capture, plan_path: Path
+) -> None:
+    """They go on, and soakd may just have taken another."""
+    queue = Queue(soakd)
+
+    def start(params: Params, notify: Notify) -> dict[str, Any]:
+        if len(queue.plans) == 2:
+            interrupt()
+        return queue.start(params, notify)
+
+    soakd.handlers["run.start"] = start
+    assert soakctl("start", "--plan", str(plan_path)) == 130
+    error = capsys.readouterr().err
+    assert "interrupted; submitted are r1 r2 of 3, or one more: soakctl list" in error
+
+
+def test_ctrl_c_before_a_group_is_followed_detaches(
+    soakd: FakeSoakd,
+    soakctl: Soakctl,
+    capsys: Capture,
+    plan_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What draws the line is being loaded."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    Queue(soakd)
+    monkeypatch.setattr("soakctl.groups.display_for", interrupted)
+    assert soakctl("start", "--plan", str(plan_path), "--watch") == 130
+    assert "detached; the soak goes on: soakctl watch r1" in capsys.readouterr().err
 
 
 LABELS = [f"night plan: wait_search_s={seconds}" for seconds in (10, 20, 40)]
