@@ -16,6 +16,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 def test_soaks_follow_one_another_on_the_same_nodes(box: Box) -> None:
     """Numbers go on, the measurement tells them apart, and all sums agree."""
+    # Long enough for a soakctl to come before they are ready.
+    box.install(outcomes=["hit"], warmup_secs=3.0)
     run = box.start("--no-rounds", "1h")
     box.ctl("soak", run, "--rounds", "3", status=75)
     box.ctl("wait", run, "--for", "ready")
