@@ -28,16 +28,21 @@ MOST = 8
 """Workers on a host of many cores: each of them collects all tests first."""
 LONGEST_FIRST = (
     "e2e/test_misbehaviour.py",
-    "e2e/test_blocked.py",
-    "e2e/test_misbehaviour_memory.py",
-    "e2e/test_queue_acts.py",
-    "e2e/test_safety_restart.py",
-    "e2e/test_safety_stop.py",
-    "core/test_queue_properties.py",
-    "e2e/test_restart.py",
     "systemd/test_boot.py",
-    "e2e/test_misbehaviour_early.py",
+    "e2e/test_safety_restart.py",
+    "e2e/test_blocked.py",
+    "e2e/test_restart.py",
+    "e2e/test_queue_acts.py",
     "test_house.py",
+    "e2e/test_safety_stop.py",
+    "run/test_run.py",
+    "e2e/test_selftest.py",
+    "e2e/test_safety_strangers.py",
+    "e2e/test_safety_output.py",
+    "simnode/test_lies.py",
+    "simnode/test_api.py",
+    "soakctl/test_demo.py",
+    "e2e/test_misbehaviour_early.py",
 )
 """Files that take half a minute or more; the order of the others matters little."""
 _PASS = re.compile(r"\bpass(\d+)\b")

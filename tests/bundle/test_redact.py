@@ -179,6 +179,7 @@ def test_names_that_are_not_utf8_survive() -> None:
     assert out.encode("utf-8", "surrogateescape").startswith(b"caf\xe9-[redacted:token]")
 
 
+@pytest.mark.unmeasured
 @given(
     pieces=st.lists(
         st.one_of(

@@ -8,6 +8,8 @@ import pytest
 
 from tests.core.queue_month import GREEDY, MIXED, Month, percentile, play, report
 
+pytestmark = pytest.mark.unmeasured
+
 TINKERER, BURSTS = 2, 4
 
 

@@ -129,6 +129,7 @@ def test_times_of_records(text: str | None, epoch: float | None) -> None:
     assert epoch_of(text) == epoch
 
 
+@pytest.mark.unmeasured
 def test_memory_does_not_grow_with_rounds() -> None:
     """Twenty thousand rounds of as many different times are sixty slices of bounded size."""
     made = Series([3600.0])

@@ -112,8 +112,8 @@ SLOW = [*(lie.case for lie in LIES), *STALLS]
 QUICK = [PANIC_THREAD, *(end.case for end in ENDS), *HARMLESS, *LOSSES, *HEALED]
 SHORT_FORM = {
     *("hang", "hang-of-the-publisher", "drip", "stop", "hang-up", "api-closed", "http-500"),
-    *("redirect", "garbage", "endless-body", "gzip-bomb", "stall"),
-    *("panic-thread", "exit-1", "exit-7", "segv", "panic"),
+    *("garbage", "gzip-bomb", "stall"),
+    *("panic-thread", "exit-1", "segv", "panic"),
     *("hang-on-status", "rotate-token", "listener-closed", "session-loss"),
     *("hang-heals", "errors-heal"),
 }

@@ -149,6 +149,7 @@ async def test_a_running_run_is_extended(world: World, autojump_clock: MockClock
     assert any("extended by 900 s" in note for note in json.loads(row.measured_json or "")["notes"])
 
 
+@pytest.mark.unmeasured
 async def test_an_extension_never_moves_a_promise(world: World, autojump_clock: MockClock) -> None:
     """It is told whose, and how far it may go; with that it is made."""
     async with scheduling(world, max_duration_s=2 * HOUR_S) as scheduler:
@@ -305,6 +306,7 @@ async def test_a_full_disk_refuses_and_a_filling_one_lets_wait(
         assert (await scheduler.status(2, ANN))["state"] != "queued"
 
 
+@pytest.mark.unmeasured
 async def test_runs_of_this_host_tell_what_a_node_writes(
     world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +377,7 @@ async def test_a_blocked_run_of_an_earlier_soakd_is_in_the_queue(
         assert waiting["reason"] == f"blocked lease pid {pid} of r1"
 
 
+@pytest.mark.unmeasured
 async def test_who_soaked_least_goes_first_behind_the_promise(
     world: World, autojump_clock: MockClock
 ) -> None:
