@@ -27,7 +27,8 @@ from soakd.drivers.driver import (
     Sources,
 )
 from soakd.edge.clock import boot_now
-from soakd.edge.node_api import NodeApi, NodeCallError
+from soakd.edge.node_api import NodeApi
+from soakd.edge.node_link import NodeCallError
 from soakd.listeners import Listener
 
 RESOURCE_SAMPLE_S = 10.0

@@ -12,51 +12,33 @@ transport on h11 (0.2 ms) that is called directly; tests may put `httpx.MockTran
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import h11
 import httpx
 import trio
 
-from soakd.core.errors import HostError, NodeError
+from soakd.core.errors import NodeError
+from soakd.edge.node_link import (
+    MAX_HEADER_BYTES,
+    Died,
+    Link,
+    NodeCallError,
+    Whole,
+    converse,
+)
 
 CONNECT_S: Final = 3.0
 CALL_S: Final = 12.0
-MAX_BODY_BYTES: Final = 1 << 20
-MAX_HEADER_BYTES: Final = 16 << 10
-READ_BYTES: Final = 64 << 10
-WIRE_FACTOR: Final = 2
-"""How much larger than its body an answer may be: chunks of a byte each cost CPU, not memory."""
 
 Verify = Callable[[int, str], None]
 """Given port and address, raises `NodeError` unless the node itself listens there now."""
-
-Kind = Literal["refused", "timeout", "protocol", "too_big", "foreign", "lost"]
-
-
-class NodeCallError(NodeError):
-    """A call got no usable answer.
-
-    Attributes:
-        kind: `refused`: nobody listens. `timeout`: connect or whole call. `protocol`: not HTTP as
-            we asked for it. `too_big`: body or headers over the limit. `foreign`: the listener is
-            not the node, no token was sent. `lost`: the connection ended before the answer did.
-        text: the cause alone, without which call it was.
-    """
-
-    def __init__(self, kind: Kind, text: str, act: str = "call the node") -> None:
-        super().__init__(f"api_{kind}", f"cannot {act}: {text}")
-        self.kind: Kind = kind
-        self.text = text
-
-
-class _Died(Exception):
-    """The connection ended before a byte of the answer came."""
 
 
 @dataclass(slots=True)
@@ -126,7 +108,7 @@ class NodeApi:
             try:
                 with trio.fail_after(timeout_s):
                     response = await lane.transport.handle_async_request(request)
-                    return Answer(response.status_code, await response.aread())
+                    return Answer(response.status_code, await _body_of(response))
             except trio.TooSlowError:
                 text = f"no whole answer within {timeout_s:g} s"
                 raise NodeCallError("timeout", text, act) from None
@@ -147,12 +129,27 @@ class NodeApi:
             if not (token.isascii() and token.isprintable()):
                 raise NodeCallError("protocol", "the token holds characters no header may hold")
             headers.append(("Authorization", f"Bearer {token}"))
-        content = None
+        content = b""
         if body is not None:
             headers.append(("Content-Type", "application/json"))
             content = json.dumps(body, separators=(",", ":")).encode()
-        url = f"http://{self._authority}{path}"
-        return httpx.Request(method, url, headers=headers, content=content)
+        if body is not None or method != "GET":
+            headers.append(("Content-Length", str(len(content))))
+        # Of a stream httpx takes the headers as they are: no work on what is known here.
+        stream = Whole(content)
+        url = _url(f"http://{self._authority}{path}")
+        return httpx.Request(method, url, headers=headers, stream=stream)
+
+
+@functools.lru_cache(maxsize=64)
+def _url(text: str) -> httpx.URL:
+    """Parse a URL once: a round reads the same few again and again."""
+    return httpx.URL(text)
+
+
+async def _body_of(response: httpx.Response) -> bytes:
+    stream = response.stream
+    return stream.data if isinstance(stream, Whole) else await response.aread()
 
 
 @dataclass(slots=True)
@@ -173,7 +170,7 @@ class NodeConnection(httpx.AsyncBaseTransport):
         self._addresses = ("127.0.0.1", "::1") if host == "localhost" else (host,)
         self._port = port
         self._verify = verify
-        self._link: _Link | None = None
+        self._link: Link | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` and read its answer; any failure or cancellation closes the connection.
@@ -185,13 +182,13 @@ class NodeConnection(httpx.AsyncBaseTransport):
         if link is not None:
             try:
                 return await self._exchange(link, request)
-            except _Died:
+            except Died:
                 if request.method != "GET":
                     raise NodeCallError("lost", "the connection ended unanswered") from None
         link = self._link = await self._connect()
         try:
             return await self._exchange(link, request)
-        except _Died:
+        except Died:
             raise NodeCallError("lost", "the node closed a new connection unanswered") from None
 
     async def aclose(self) -> None:
@@ -199,9 +196,9 @@ class NodeConnection(httpx.AsyncBaseTransport):
         self._drop()
         await trio.lowlevel.checkpoint()
 
-    async def _exchange(self, link: _Link, request: httpx.Request) -> httpx.Response:
+    async def _exchange(self, link: Link, request: httpx.Request) -> httpx.Response:
         try:
-            response = await _converse(link, request)
+            response = await converse(link, request)
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:
                 text = f"the headers have no end within {MAX_HEADER_BYTES} bytes"
@@ -211,7 +208,7 @@ class NodeConnection(httpx.AsyncBaseTransport):
             raise NodeCallError("protocol", f"the request is not HTTP: {error}") from error
         except OSError as error:
             if not link.heard:
-                raise _Died from error
+                raise Died from error
             raise NodeCallError("lost", error.strerror or str(error)) from error
         finally:
             # On any failure, Cancelled included, half an answer may be on the wire: it would
@@ -220,7 +217,7 @@ class NodeConnection(httpx.AsyncBaseTransport):
                 self._drop()
         return response
 
-    def _reusable(self) -> _Link | None:
+    def _reusable(self) -> Link | None:
         """The idle connection, unless it ended or said things unasked."""
         link = self._link
         if link is not None:
@@ -233,7 +230,7 @@ class NodeConnection(httpx.AsyncBaseTransport):
             self._drop()
         return None
 
-    async def _connect(self) -> _Link:
+    async def _connect(self) -> Link:
         before = None
         for _ in range(2):
             address, before, link = await self._open()
@@ -247,12 +244,12 @@ class NodeConnection(httpx.AsyncBaseTransport):
             # accepted us and gone, so that this connection proves nothing: make another.
         raise NodeCallError("foreign", before or "the listener changes with every connection")
 
-    async def _open(self) -> tuple[str, str | None, _Link]:
+    async def _open(self) -> tuple[str, str | None, Link]:
         """Connect: the address, what `verify` objected to just before, and the connection."""
         refusal = "no address"
         for address in self._addresses:
             before = self._objection(address)
-            link = _Link(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            link = Link(socket.AF_INET6 if ":" in address else socket.AF_INET)
             try:
                 with trio.fail_after(CONNECT_S):
                     await link.socket.connect((address, self._port))
@@ -281,115 +278,3 @@ class NodeConnection(httpx.AsyncBaseTransport):
         if self._link is not None:
             self._link.close()
             self._link = None
-
-
-class _Link:
-    """A socket with the state of HTTP on it."""
-
-    def __init__(self, family: socket.AddressFamily) -> None:
-        try:
-            self.raw = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
-            raise HostError("internal", f"cannot make a socket: {error.strerror}") from error
-        self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = trio.socket.from_stdlib_socket(self.raw)
-        self.http = h11.Connection(h11.CLIENT, MAX_HEADER_BYTES)
-        self.heard = False
-        """A byte of the answer under way came."""
-        self.taken_bytes = 0
-        """What came since the request was sent."""
-        self.ended = False
-        """The node closed its side."""
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def is_clean(self) -> bool:
-        """Whether another exchange may follow; prepares it."""
-        http = self.http
-        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
-            return False
-        if http.trailing_data[0]:
-            return False
-        http.start_next_cycle()
-        return True
-
-    async def send(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[await self.socket.send(view) :]
-
-    async def receive(self) -> None:
-        """Feed what comes next to h11; raises `_Died` if that is the end, unheard."""
-        data = await self.socket.recv(READ_BYTES)
-        self.heard = self.heard or bool(data)
-        self.ended = not data
-        self.taken_bytes += len(data)
-        if not self.heard:
-            raise _Died
-        self.http.receive_data(data)
-
-
-async def _converse(link: _Link, request: httpx.Request) -> httpx.Response:
-    http = link.http
-    head = h11.Request(
-        method=request.method, target=request.url.raw_path, headers=request.headers.raw
-    )
-    data = http.send(head) or b""
-    if request.content:
-        data += http.send(h11.Data(data=request.content)) or b""
-    await link.send(data + (http.send(h11.EndOfMessage()) or b""))
-    body = bytearray()
-    link.taken_bytes = 0
-    try:
-        answer = await _receive(link, body)
-        headers = answer.headers.raw_items()
-        return httpx.Response(answer.status_code, headers=headers, content=bytes(body))
-    finally:
-        # The frames of an exception may live until the next garbage collection, and bodies that
-        # were refused with them.
-        body.clear()
-
-
-async def _receive(link: _Link, body: bytearray) -> h11.Response:
-    """Receive a whole answer; its body goes into `body`."""
-    http, answer = link.http, None
-    while True:
-        event = http.next_event()
-        if event is h11.NEED_DATA:
-            await link.receive()
-            _refuse_padding(link.taken_bytes)
-        elif isinstance(event, h11.Data):
-            body += event.data
-            if len(body) > MAX_BODY_BYTES:
-                raise NodeCallError("too_big", f"the body has more than {MAX_BODY_BYTES} bytes")
-        elif isinstance(event, h11.Response):
-            answer = event
-            _refuse_encoding(event)
-            _refuse_length(event)
-        elif isinstance(event, h11.EndOfMessage) and answer is not None:
-            return answer
-        elif not isinstance(event, h11.InformationalResponse):
-            raise NodeCallError("protocol", "the answer switches protocols")
-
-
-def _refuse_encoding(answer: h11.Response) -> None:
-    for name, value in answer.headers:
-        if name == b"content-encoding" and value.lower() != b"identity":
-            how = repr(value.decode("latin-1")[:40])
-            raise NodeCallError("protocol", f"the body is encoded ({how}) though not asked for")
-
-
-def _refuse_length(answer: h11.Response) -> None:
-    for name, value in answer.headers:
-        # h11 has checked that it is a number.
-        if name == b"content-length" and int(value) > MAX_BODY_BYTES:
-            text = f"the body is announced with {int(value)} bytes, more than {MAX_BODY_BYTES}"
-            raise NodeCallError("too_big", text)
-
-
-def _refuse_padding(taken_bytes: int) -> None:
-    """Refuse an answer that hides a small body in interim answers or in chunks of nothing."""
-    most = WIRE_FACTOR * MAX_BODY_BYTES + MAX_HEADER_BYTES + READ_BYTES
-    if taken_bytes > most:
-        raise NodeCallError("too_big", f"the answer has more than {most} bytes and no end")

@@ -16,7 +16,7 @@ import trio
 from soakd.edge.shim_client import ShimFds, find_shim_python, spawn_shim
 from tests.benchmarks.box import SOAKCTL, Box, children_of, cpu_s, rss_mb, wait_for
 
-ENDLESS = "1000000"
+ENDLESS = "1d"
 SHELL_RUNNER = Path(__file__).with_name("shell_runner.sh")
 
 
@@ -93,7 +93,7 @@ def starts(box: Box, repeats: int) -> list[Row]:
     times = []
     for _ in range(repeats):
         begin = time.time()
-        run = box.ctl("start", "--rounds", ENDLESS)["id"]
+        run = box.ctl("start", ENDLESS)["id"]
         launched = wait_for(
             "two nodes",
             lambda run=run: f if len(f := box.shim_facts(run, "node_started")) == 2 else None,
@@ -136,7 +136,7 @@ def long_run(box: Box, rounds: int, shell_ms: float) -> list[Row]:
     """Run many rounds without waits: CPU per round, and memory early and late."""
     early = max(1, rounds // 20)
     # Ended by `stop`: a run that ends by itself takes its shim away before it is looked at.
-    run = box.ctl("start", "--rounds", ENDLESS)["id"]
+    run = box.ctl("start", ENDLESS)["id"]
     wait_for(f"{early} rounds", lambda: box.rounds(run) >= early, 600)
     shim = children_of(box.soakd_pid)[0]
     pids = (box.soakd_pid, shim)

@@ -26,9 +26,6 @@ SOAKCTL = Path(sys.executable).with_name("soakctl")
 MAX_SHARE_OF_MAWK = 0.5
 MAX_TIMES_FOR_TEN = 11.0
 MAX_MB = 150.0
-# An installed program has its bytecode beside it. With this one set an editable installation would
-# compile every module at every start, which no user does.
-_NOT_PASSED = "PYTHONDONTWRITEBYTECODE"
 
 
 class Used(NamedTuple):
@@ -82,9 +79,8 @@ def run(command: Sequence[str | Path]) -> Used:
     Raises:
         RuntimeError: it failed in a way that no verdict is.
     """
-    environment = {key: value for key, value in os.environ.items() if key != _NOT_PASSED}
     begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - begin
     process.returncode = os.waitstatus_to_exitcode(status)

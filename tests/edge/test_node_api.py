@@ -11,8 +11,9 @@ import trio
 import trio.testing
 
 from soakd.core.errors import HostError, NodeError
-from soakd.edge import node_api
-from soakd.edge.node_api import Answer, NodeApi, NodeCallError
+from soakd.edge import node_api, node_link
+from soakd.edge.node_api import Answer, NodeApi
+from soakd.edge.node_link import NodeCallError
 
 Serve = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 TOKEN = "ab" * 32
@@ -395,7 +396,7 @@ async def test_what_is_not_an_answer_ends_the_connection(
     sent: bytes, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the next call has a clean one."""
-    monkeypatch.setattr(node_api, "MAX_BODY_BYTES", 100)
+    monkeypatch.setattr(node_link, "MAX_BODY_BYTES", 100)
     async with running(sent) as (node, port):
         api = NodeApi("127.0.0.1", port, trusting)
         assert (await refused(api)).kind == kind
