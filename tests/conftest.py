@@ -128,11 +128,12 @@ def _keep_compiled_code() -> None:
 def child_env(request: pytest.FixtureRequest) -> dict[str, str]:
     """Return an environment for children that run our own code.
 
-    In a whole run it makes coverage measure them too. Not for tests that look at a child's
-    start-up time or at the modules it loads.
+    In a whole run it makes coverage measure them too, but for tests that are `unmeasured`. Not for
+    tests that look at a child's start-up time or at the modules it loads.
     """
     gates = request.config.pluginmanager.get_plugin("soakd-coverage-gates")
-    extra = gates.child_env() if isinstance(gates, CoverageGates) else {}
+    is_measured = request.node.get_closest_marker("unmeasured") is None
+    extra = gates.child_env() if is_measured and isinstance(gates, CoverageGates) else {}
     return {**os.environ, **extra}
 
 

@@ -14,6 +14,8 @@ from soakd.bundle.needles import DESTINATION, Hit, Needles, marks_of
 from soakd.bundle.spec import Secret
 from soakd.bundle.spellings import decoded, raw_forms, spellings
 
+pytestmark = pytest.mark.unmeasured
+
 TOKEN = "0123456789abcdef" * 4
 KEY = "Ab9~-x" * 61
 

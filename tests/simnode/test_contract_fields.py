@@ -5,6 +5,9 @@ import pytest
 from tests.simnode.simnodes import MakeNode, SimNode, wait_until
 from tests.simnode.test_network import file_id, started
 
+# Nodes together do what each does in the other tests.
+pytestmark = pytest.mark.unmeasured
+
 AGES = {
     "last_seen_min_secs",
     "last_seen_max_secs",

@@ -9,6 +9,9 @@ from soakd.simnode.keyword_jobs import keyword_of
 from tests.simnode.simnodes import MakeNode, SimNode, wait_until
 from tests.simnode.test_network import file_id, started, sums
 
+# Nodes together do what each does in the other tests.
+pytestmark = pytest.mark.unmeasured
+
 
 def word_id(word: str) -> str:
     """Return the id of a keyword."""

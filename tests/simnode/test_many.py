@@ -11,6 +11,9 @@ from tests.simnode.test_keyword_flows import publish as publish_keyword
 from tests.simnode.test_keyword_flows import search as search_keyword
 from tests.simnode.test_network import file_id, found, publish, search, started
 
+# Nodes together do what each does in the other tests.
+pytestmark = pytest.mark.unmeasured
+
 MANY = 20
 
 

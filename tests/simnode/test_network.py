@@ -9,6 +9,9 @@ import pytest
 
 from tests.simnode.simnodes import MakeNode, SimNode, wait_until
 
+# Nodes together do what each does in the other tests.
+pytestmark = pytest.mark.unmeasured
+
 
 def file_id(number: int) -> str:
     """Return the id of a numbered file."""
