@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from soakd.bundle.reader import Bundle, Limits
@@ -39,11 +40,9 @@ def triage(
         # A folder may grow under our hands: its blocks would not be the same for all.
         processes = processes_for(Bundle(path).packed_bytes)
     if processes > 1:
-        try:
-            with Readers(processes, read_share) as readers:
-                return _document(path, gates, limits, readers)
-        except ReaderLost:
-            pass  # Then one reads it all.
+        # Without them one reads it all.
+        with suppress(ReaderLost), Readers(processes, read_share) as readers:
+            return _document(path, gates, limits, readers)
     return _document(path, gates, limits, None)
 
 
