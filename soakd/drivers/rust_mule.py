@@ -1,8 +1,9 @@
 """The rust-mule driver: one object that says what soakd knows of the program.
 
 Light on purpose: soakctl asks it for names. How `config.toml` is edited stands in
-`rust_mule_config`, the API in `rust_mule_api`, what a node prints in `rust_mule_words`; the first
-two are loaded when they are needed. Facts come from the node contract (rust-mule 0.1.0): §1.
+`rust_mule_config`, the API in `rust_mule_api` (both loaded when they are needed), what a node
+prints in `rust_mule_words`, how its files are called in `rust_mule_names`. Facts come from the node
+contract (rust-mule 0.1.0): §1.
 """
 
 from __future__ import annotations
@@ -14,21 +15,14 @@ from soakd.core.plan import NodePlan, Plan
 from soakd.core.plan_keys import KEYS
 from soakd.drivers import rust_mule_words
 from soakd.drivers.driver import Api, Files, Http, NodeConfig, OnToken, ReadToken, Words
-
-PROGRAM = "rust-mule"
-CONFIG = "config.toml"
-LOCK_FILE = "rust-mule.lock"
-TOKEN_FILE = "api.token"  # noqa: S105 - a name
-KEYS_FILE = "sam.keys"
-IDENTITY_FILES = (KEYS_FILE, "kad_udp_key_secret.dat", TOKEN_FILE)
-
-
-def session_name(plan: Plan, node: str, run: str) -> str:
-    """The SAM session name of a node.
-
-    Unique per bridge, or the newcomer destroys the other's session (contract §9.1).
-    """
-    return f"rust-mule-{node}-soak-{plan.run_tag}-{run}"
+from soakd.drivers.rust_mule_names import (
+    CONFIG,
+    KEYS_FILE,
+    LOCK_FILE,
+    PROGRAM,
+    TOKEN_FILE,
+    session_name,
+)
 
 
 class RustMule:

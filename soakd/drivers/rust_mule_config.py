@@ -16,7 +16,7 @@ from tomlkit.exceptions import TOMLKitError
 from soakd.core.errors import NodeError
 from soakd.core.plan import NodePlan, Plan
 from soakd.drivers.driver import Edit, NodeConfig
-from soakd.drivers.rust_mule import CONFIG, IDENTITY_FILES, session_name
+from soakd.drivers.rust_mule_names import CONFIG, IDENTITY_FILES, session_name
 
 DEFAULT_PREFERENCES = "preferencesKad.dat"
 DEFAULT_STATUS_WINDOW_S = 60.0

@@ -10,8 +10,8 @@ import tomlkit
 
 from soakd.core.errors import NodeError
 from soakd.core.plan import NodePlan, Plan
-from soakd.drivers.rust_mule import session_name
 from soakd.drivers.rust_mule_config import check_config, edit_config
+from soakd.drivers.rust_mule_names import session_name
 
 A = NodePlan("a", "/dist/mule-a", "127.0.0.1", 20001, ("publisher",))
 B = NodePlan("b", "/dist/mule-b", "127.0.0.1", 20002, ("searcher",))
