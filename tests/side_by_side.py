@@ -22,7 +22,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-PER_CORE = 2.5
+PER_CORE = 2
 """Workers: tests that wait leave the core to others."""
 MOST = 8
 """Workers on a host of many cores: each of them collects all tests first."""
@@ -59,7 +59,7 @@ def count_workers(config: pytest.Config) -> int:
     all_files = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if not all_files or config.option.keyword or config.option.capture == "no":
         return 0
-    return min(MOST, int(PER_CORE * len(os.sched_getaffinity(0))))
+    return min(MOST, PER_CORE * len(os.sched_getaffinity(0)))
 
 
 def longest_first(items: list[pytest.Item]) -> None:
