@@ -69,18 +69,24 @@ def longest_first(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (_pass_of(item.nodeid), rank.get(item.path, len(rank))))
 
 
-def load_own_share(told: dict[str, Any]) -> None:
-    """Import every n-th test file in the n-th worker, so that the others find it compiled.
-
-    pytest rewrites the asserts of each file, for which it takes three quarters of the time to
-    collect all tests; what one process has rewritten the others may read. Called in a worker before
-    it collects.
-    """
+def own_share(place: int, workers: int) -> list[str]:
+    """Name every n-th test module for the n-th worker, so that all are of about the same size."""
     root = Path(__file__).parent
     files = sorted(root.rglob("test_*.py"), key=lambda path: (path.stat().st_size, path))
+    return [
+        ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        for path in files[place::workers]
+    ]
+
+
+def load_own_share(told: dict[str, Any]) -> None:
+    """Import a worker's share of the test files before it collects: the others find it compiled.
+
+    pytest rewrites the asserts of each file, for which it takes three quarters of the time to
+    collect all tests; what one process has rewritten the others may read.
+    """
     place, workers = int(told["workerid"].removeprefix("gw")), int(told["workercount"])
-    for path in files[place::workers]:
-        name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+    for name in own_share(place, workers):
         # What is wrong with it is told when it is collected.
         with suppress(Exception):
             importlib.import_module(name)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from tests import side_by_side
-from tests.side_by_side import ByFile, count_workers
+from tests.side_by_side import ByFile, count_workers, own_share
 
 SOURCE = pytest.Config.ArgsSource
 
@@ -51,3 +51,12 @@ def test_a_file_is_one_piece_of_work_in_each_pass() -> None:
         )
     }
     assert scopes == {"tests/test_x.py 1", "tests/test_x.py 2"}
+
+
+def test_workers_share_all_test_files_under_the_names_that_pytest_gives_them() -> None:
+    """Each is one worker's; under another name it would be rewritten for nobody."""
+    files = list(Path(__file__).parent.rglob("test_*.py"))
+    shares = [own_share(place, 3) for place in range(3)]
+    names = [name for share in shares for name in share]
+    assert len(names) == len(set(names)) == len(files)
+    assert __name__ in names

@@ -176,14 +176,15 @@ def test_programs_get_the_flows_with_the_status(soakctl: Soakctl, capsys: Captur
     )
 
 
+def gone(_params: Params, _notify: Notify) -> None:
+    """soakd goes away as it is asked."""
+    raise Hangup
+
+
 def test_a_verdict_is_not_lost_for_want_of_the_table(
     ended: FakeSoakd, soakctl: Soakctl, capsys: Capture
 ) -> None:
     """soakd goes away behind the end of the run."""
-
-    def gone(_params: Params, _notify: Notify) -> None:
-        raise Hangup
-
     ended.handlers["run.flows"] = gone
     assert soakctl("selftest") == 1
     captured = capsys.readouterr()
@@ -529,10 +530,6 @@ def test_a_verdict_on_kept_nodes_is_not_lost_for_want_of_the_table(
     kept: FakeSoakd, soakctl: Soakctl, capsys: Capture
 ) -> None:
     """The exit status stays that of the soak as well."""
-
-    def gone(_params: Params, _notify: Notify) -> None:
-        raise Hangup
-
     kept.handlers["run.flows"] = gone
     assert soakctl("selftest", "--run", "r7") == 0
     captured = capsys.readouterr()
