@@ -103,7 +103,9 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         measured = whole and not (narrowed or config.option.no_gates)
     if measured:
-        gates = CoverageGates(config.rootpath, (told or {}).get(FOLDER))
+        gates = CoverageGates(
+            config.rootpath, (told or {}).get(FOLDER), has_workers=config.option.dist != "no"
+        )
         config.pluginmanager.register(gates, "soakd-coverage-gates")
 
 

@@ -2,18 +2,23 @@
 
 pytest-cov knows one threshold for everything; ours differ by package. Children are measured where
 a test starts them with `child_env`, which end-to-end tests do not; workers (`tests.side_by_side`)
-measure themselves, and what all have written is judged together. Shim, bundle helper and simulated
-node run from zips under `-I -S`, where coverage cannot follow: their tests run the sources in place
-while it measures.
+measure themselves, and what all have written is judged together. While tests are collected nothing
+is measured, for all of ours is loaded before: tracing what pytest does would take longer.
+
+Shim, bundle helper and simulated node run from zips under `-I -S`, where coverage cannot follow:
+their tests run the sources in place while it measures.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
+import pkgutil
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,8 +50,13 @@ GATES = (
 class CoverageGates:
     """The plugin: starts with the configuration, so before any of our modules is imported."""
 
-    def __init__(self, root: Path, judge_s_folder: str | None = None) -> None:
-        """Measures from now on; in a worker, into the folder of the process that will judge."""
+    def __init__(
+        self, root: Path, judge_s_folder: str | None = None, *, has_workers: bool = False
+    ) -> None:
+        """Measures from now on; in a worker, into the folder of the process that will judge.
+
+        Where `has_workers`, they measure, and this process only judges.
+        """
         self._settings = root / "pyproject.toml"
         self._is_judge = judge_s_folder is None
         self._folder = Path(judge_s_folder or tempfile.mkdtemp(prefix="soakd-coverage-"))
@@ -55,7 +65,9 @@ class CoverageGates:
         )
         self._lines: list[str] = []
         self._failed = False
-        self._coverage.start()
+        self._measures = not has_workers
+        if self._measures:
+            self._coverage.start()
 
     def child_env(self) -> dict[str, str]:
         """Return what makes coverage start in a child (by the .pth file it installs)."""
@@ -65,15 +77,22 @@ class CoverageGates:
         }
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Iterator[None]:
+        """Look away from the loading of tests, once all of ours is loaded."""
+        if not self._measures:
+            return (yield)
+        for package in ("soakd", "soakctl"):
+            _load_all(package)
+        with self._looking_away():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Look away from computations that take long and reach nothing that others do not."""
         if item.get_closest_marker("unmeasured") is None:
             return (yield)
-        self._coverage.stop()
-        try:
+        with self._looking_away():
             return (yield)
-        finally:
-            self._coverage.start()
 
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Let a worker measure too; called for each before it starts."""
@@ -82,8 +101,9 @@ class CoverageGates:
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
         """Judge after the last test, and let a missed gate fail the run."""
-        self._coverage.stop()
-        self._coverage.save()
+        if self._measures:
+            self._coverage.stop()
+            self._coverage.save()
         if not self._is_judge:
             return (yield)
         if session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
@@ -107,6 +127,14 @@ class CoverageGates:
         for line in self._lines:
             terminalreporter.write_line(line)
 
+    @contextmanager
+    def _looking_away(self) -> Iterator[None]:
+        self._coverage.stop()
+        try:
+            yield
+        finally:
+            self._coverage.start()
+
     def _judge(self) -> None:
         self._coverage.combine()
         for gate in GATES:
@@ -121,3 +149,9 @@ class CoverageGates:
             if not passed:
                 self._failed = True
                 self._lines += table.getvalue().splitlines()
+
+
+def _load_all(package: str) -> None:
+    """Import every module of a package."""
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)

@@ -36,6 +36,7 @@ class Lines:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         """Takes over the process's stdout."""
         assert process.stdout is not None
+        self._process = process
         self._fd = process.stdout.fileno()
         self._rest = b""
         self.seen: list[str] = []
@@ -51,5 +52,11 @@ class Lines:
                     return self.seen[-1]
             ready, _, _ = select.select([self._fd], [], [], max(0.0, give_up - time.monotonic()))
             data = os.read(self._fd, 65536) if ready else b""
-            assert data, f"never printed: {what}; but: {self.seen}"
+            assert data, f"never printed: {what}; but: {self.seen}{self._how_it_ended()}"
             self._rest += data
+
+    def _how_it_ended(self) -> str:
+        if self._process.poll() is None:
+            return ""
+        errors = self._process.stderr.read() if self._process.stderr is not None else ""
+        return f"; it ended with {self._process.returncode}: {errors}"
