@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import soakd.__main__ as program
+import soakd.command_line as program
 from soakd import __version__
 from soakd.core.errors import HostError, UserError
 from soakd.daemon import Options
@@ -149,7 +149,7 @@ def test_live_runs_the_daemon_on_trio(
     async def refuse(_self: object) -> None:
         raise HostError("refused", "cannot serve")
 
-    monkeypatch.setattr("soakd.__main__.configure", lambda: None)
+    monkeypatch.setattr("soakd.command_line.configure", lambda: None)
     monkeypatch.setattr("soakd.daemon.Daemon.run", refuse)
     assert run(monkeypatch, "--state", tmp_path) == 75
     assert "cannot serve" in capfd.readouterr().err
@@ -169,7 +169,7 @@ class Background:
 
     def start(self, code: str = "", *flags: str) -> subprocess.CompletedProcess[str]:
         """Run it to the return of the starting process; `code` is executed in it first."""
-        text = f"import sys, soakd.__main__ as program\n{code}\nsys.exit(program.main())"
+        text = f"import sys, soakd.command_line as program\n{code}\nsys.exit(program.main())"
         return subprocess.run(
             [sys.executable, "-c", text, "--background", "--socket", str(self.socket), "--state",
              str(self.state), *flags],
