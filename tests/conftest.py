@@ -133,6 +133,16 @@ def child_env(request: pytest.FixtureRequest) -> dict[str, str]:
     In a whole run it makes coverage measure them too, but for tests that are `unmeasured`. Not for
     tests that look at a child's start-up time or at the modules it loads.
     """
+    return _env_of_children(request)
+
+
+@pytest.fixture(scope="module")
+def shared_child_env(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return the same for a child that several tests of a module use."""
+    return _env_of_children(request)
+
+
+def _env_of_children(request: pytest.FixtureRequest) -> dict[str, str]:
     gates = request.config.pluginmanager.get_plugin("soakd-coverage-gates")
     is_measured = request.node.get_closest_marker("unmeasured") is None
     extra = gates.child_env() if is_measured and isinstance(gates, CoverageGates) else {}

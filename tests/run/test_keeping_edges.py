@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -11,6 +12,8 @@ from soakd import soaking
 from soakd.core import run_state
 from tests.run.kit import EPOCH_S, World, living, state_reached, until
 from tests.run.test_keeping import UID, ended, kept_plan, records, soak
+
+pytestmark = pytest.mark.unmeasured
 
 
 async def test_a_soak_whose_node_died_while_soakd_was_away_has_its_verdict(

@@ -208,6 +208,7 @@ async def test_flooding_node_leaves_the_disk_free(shim: RunningShim) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 async def test_node_never_waits_for_soakd_to_read(shim: RunningShim) -> None:
     """Thirty MB on stderr while soakd reads nothing: the node ends, its file is capped."""
     await shim.begin(out_max_bytes=MIB)

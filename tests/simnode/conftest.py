@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,14 @@ from tests.simnode.simnodes import ROOT, MakeNode, SimNode, wait_until
 _UDP_PORTS = 4
 
 
-@pytest.fixture
-def make_node(tmp_path: Path, child_env: dict[str, str]) -> Iterator[MakeNode]:
-    """Make nodes of one simulated network; all of them are gone afterwards."""
+@contextmanager
+def _network(folder: Path, environment: dict[str, str]) -> Iterator[MakeNode]:
     nodes: list[SimNode] = []
     udp = free_udp_range(_UDP_PORTS)
 
     def make(name: str = "a", **sim: object) -> SimNode:
         quick: dict[str, object] = {
-            "network": str(tmp_path),
+            "network": str(folder),
             "udp_first_port": udp,
             "udp_ports": _UDP_PORTS,
             "warmup_secs": 0.0,
@@ -32,20 +32,39 @@ def make_node(tmp_path: Path, child_env: dict[str, str]) -> Iterator[MakeNode]:
             "sigint_miss_rate": 0.0,
         }
         [port] = free_ports(1)
-        folder = tmp_path / name
+        place = folder / name
         install(
-            folder,
+            place,
             python=sys.executable,
             port=port,
             session_name=f"sim-{name}",
             sim={**quick, **sim},
         )
-        nodes.append(SimNode(folder, port, {**child_env, "PYTHONPATH": str(ROOT)}))
+        nodes.append(SimNode(place, port, {**environment, "PYTHONPATH": str(ROOT)}))
         return nodes[-1]
 
     yield make
     for node in nodes:
         node.end()
+
+
+@pytest.fixture
+def make_node(tmp_path: Path, child_env: dict[str, str]) -> Iterator[MakeNode]:
+    """Make nodes of one simulated network; all of them are gone afterwards."""
+    with _network(tmp_path, child_env) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def asked_node(
+    tmp_path_factory: pytest.TempPathFactory, shared_child_env: dict[str, str]
+) -> Iterator[SimNode]:
+    """One node, ready, for all tests of a module that only ask it: what is changed stays."""
+    with _network(tmp_path_factory.mktemp("asked"), shared_child_env) as make:
+        made = make()
+        made.run()
+        wait_until(made.ready)
+        yield made
 
 
 @pytest.fixture

@@ -16,17 +16,17 @@ def bearer(node: SimNode) -> dict[str, str]:
     return {"Authorization": f"Bearer {node.token()}"}
 
 
-def test_health_needs_no_token_on_either_address(node: SimNode) -> None:
+def test_health_needs_no_token_on_either_address(asked_node: SimNode) -> None:
     """It says only that some node listens."""
     for host in ("127.0.0.1", "::1"):
-        status, headers, body = node.raw("GET", "/api/v1/health", host=host)
+        status, headers, body = asked_node.raw("GET", "/api/v1/health", host=host)
         assert (status, body) == (200, b'{"ok":true}')
         assert headers["content-type"] == "application/json"
 
 
-def test_every_answer_names_the_simulation(node: SimNode) -> None:
+def test_every_answer_names_the_simulation(asked_node: SimNode) -> None:
     """A client can tell it from the real program."""
-    assert "SIMULATION" in (node.raw("GET", "/api/v1/health")[1]["server"] or "")
+    assert "SIMULATION" in (asked_node.raw("GET", "/api/v1/health")[1]["server"] or "")
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,18 @@ def test_every_answer_names_the_simulation(node: SimNode) -> None:
         (f"Bearer {'0' * 64}", 403),
     ],
 )
-def test_a_bad_token_is_401_or_403(node: SimNode, header: str | None, status: int) -> None:
+def test_a_bad_token_is_401_or_403(asked_node: SimNode, header: str | None, status: int) -> None:
     """Absent or malformed, or well-formed but not the current one."""
     headers = {} if header is None else {"Authorization": header}
-    code, _, body = node.raw("GET", "/api/v1/status", None, headers)
+    code, _, body = asked_node.raw("GET", "/api/v1/status", None, headers)
     message = {401: "unauthorized", 403: "forbidden"}[status]
     assert code == status
     assert json.loads(body) == {"code": status, "message": message}
 
 
-def test_status_has_ninety_nine_numbers(node: SimNode) -> None:
+def test_status_has_ninety_nine_numbers(asked_node: SimNode) -> None:
     """None of them negative."""
-    status = node.get("/status")
+    status = asked_node.get("/status")
     assert len(status) == 99
     assert all(type(value) is int and value >= 0 for value in status.values())
 
@@ -152,7 +152,7 @@ def test_without_rate_limiting_nothing_is_counted(make_node: MakeNode) -> None:
     assert node.call("GET", "/settings")[0] == 200
 
 
-def test_foreign_origins_are_refused_even_with_the_token(node: SimNode) -> None:
+def test_foreign_origins_are_refused_even_with_the_token(asked_node: SimNode) -> None:
     """Loopback origins pass."""
     for origin, status in (
         ("http://evil.example", 403),
@@ -160,8 +160,8 @@ def test_foreign_origins_are_refused_even_with_the_token(node: SimNode) -> None:
         ("http://localhost:1", 200),
         ("http://[::1]:1", 200),
     ):
-        headers = {**bearer(node), "Origin": origin}
-        assert node.raw("GET", "/api/v1/status", None, headers)[0] == status
+        headers = {**bearer(asked_node), "Origin": origin}
+        assert asked_node.raw("GET", "/api/v1/status", None, headers)[0] == status
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,12 @@ def test_foreign_origins_are_refused_even_with_the_token(node: SimNode) -> None:
         ("GET", "/debug/routing/nodes?bucket=128", 400),
     ],
 )
-def test_what_is_not_there_has_its_code(node: SimNode, method: str, path: str, status: int) -> None:
+def test_what_is_not_there_has_its_code(
+    asked_node: SimNode, method: str, path: str, status: int
+) -> None:
     """With a valid token; without one it is 401 first."""
-    assert node.call(method, path)[0] == status
-    assert node.raw(method, f"/api/v1{path}")[0] == 401
+    assert asked_node.call(method, path)[0] == status
+    assert asked_node.raw(method, f"/api/v1{path}")[0] == 401
 
 
 @pytest.mark.parametrize(
@@ -197,16 +199,19 @@ def test_what_is_not_there_has_its_code(node: SimNode, method: str, path: str, s
         (b" " * 100_000, 413),
     ],
 )
-def test_bodies_are_checked(node: SimNode, body: bytes, status: int) -> None:
+def test_bodies_are_checked(asked_node: SimNode, body: bytes, status: int) -> None:
     """Unknown fields are ignored, ids may be upper case."""
-    assert node.raw("POST", "/api/v1/kad/publish_source", body, bearer(node))[0] == status
+    assert (
+        asked_node.raw("POST", "/api/v1/kad/publish_source", body, bearer(asked_node))[0] == status
+    )
 
 
-def test_an_unknown_file_has_an_empty_list(node: SimNode) -> None:
+def test_an_unknown_file_has_an_empty_list(asked_node: SimNode) -> None:
     """Compact JSON, keys in the order that triage greps for; not 404."""
-    path = f"/api/v1/kad/sources/{FILE_ID.upper()}"
-    body = node.raw("GET", path, None, bearer(node))[2]
-    assert body == b'{"file_id_hex":"%s","sources":[]}' % FILE_ID.encode()
+    unknown = "f" * 32
+    path = f"/api/v1/kad/sources/{unknown.upper()}"
+    body = asked_node.raw("GET", path, None, bearer(asked_node))[2]
+    assert body == b'{"file_id_hex":"%s","sources":[]}' % unknown.encode()
 
 
 def test_an_own_publish_is_visible_at_once(node: SimNode) -> None:
@@ -256,11 +261,11 @@ def test_sessions_live_by_cookie(node: SimNode) -> None:
     assert node.raw("GET", "/api/v1/session/check", None, cookie)[0] == 401
 
 
-def test_pages_without_a_session_lead_to_the_login(node: SimNode) -> None:
+def test_pages_without_a_session_lead_to_the_login(asked_node: SimNode) -> None:
     """Which is why opening the UI never works."""
-    status, headers, _ = node.raw("GET", "/index.html")
+    status, headers, _ = asked_node.raw("GET", "/index.html")
     assert (status, headers["location"]) == (303, "/auth")
-    assert b"SIMULATION" in node.raw("GET", "/auth")[2]
+    assert b"SIMULATION" in asked_node.raw("GET", "/auth")[2]
 
 
 def test_events_stream_the_last_snapshot_and_each_new_one(make_node: MakeNode) -> None:
@@ -362,16 +367,16 @@ def test_debug_routes_describe_the_routing_table(make_node: MakeNode) -> None:
     ],
 )
 def test_what_is_not_http_ends_the_connection(
-    node: SimNode, request_bytes: bytes, status: bytes
+    asked_node: SimNode, request_bytes: bytes, status: bytes
 ) -> None:
     """And nothing else."""
-    with socket.create_connection(("127.0.0.1", node.port), GUARD_S) as client:
+    with socket.create_connection(("127.0.0.1", asked_node.port), GUARD_S) as client:
         client.sendall(request_bytes)
         answer = b""
         while piece := client.recv(65536):
             answer += piece
     assert answer.split()[1] == status
-    assert node.ready()
+    assert asked_node.ready()
 
 
 def test_a_client_that_does_not_read_holds_up_nobody(make_node: MakeNode) -> None:
@@ -392,11 +397,11 @@ def test_a_client_that_does_not_read_holds_up_nobody(make_node: MakeNode) -> Non
     assert answers.endswith(b'{"ok":true}')
 
 
-def test_requests_can_come_in_pieces_and_in_a_row(node: SimNode) -> None:
+def test_requests_can_come_in_pieces_and_in_a_row(asked_node: SimNode) -> None:
     """One connection serves one after another; HEAD has no body."""
     request = b"GET /api/v1/health HTTP/1.1\r\n\r\n"
     last = b"HEAD /api/v1/health HTTP/1.1\r\nConnection: close\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", node.port), GUARD_S) as client:
+    with socket.create_connection(("127.0.0.1", asked_node.port), GUARD_S) as client:
         client.sendall(request + request[:9])
         assert client.recv(65536).endswith(b'{"ok":true}')
         client.sendall(request[9:] + last)

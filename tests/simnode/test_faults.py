@@ -13,6 +13,9 @@ import pytest
 from soakd.simnode.failures import FAILURES
 from tests.simnode.simnodes import MakeNode, SimNode, status_field, tell, wait_until
 
+# Most of a fault is what signals and the end of a process do: little of it are lines of ours.
+pytestmark = pytest.mark.unmeasured
+
 PANIC = re.compile(r"^thread '.*'( \(\d+\))? panicked at", re.MULTILINE)
 
 
