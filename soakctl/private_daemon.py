@@ -9,6 +9,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -93,7 +94,7 @@ class PrivateDaemon:
             )
 
     def wait_until_ready(self) -> None:
-        """Returns when the socket is there.
+        """Returns when somebody answers at the socket.
 
         Raises:
             Failure: soakd ended instead, or took too long; `last_words` may say why.
@@ -101,7 +102,7 @@ class PrivateDaemon:
         if self._process is None:
             raise AssertionError("wait_until_ready before launch")
         give_up = time.monotonic() + START_TIMEOUT_S
-        while not os.path.exists(self.socket):
+        while not _is_served(self.socket):
             ended = self._process.poll()
             if ended is not None or time.monotonic() > give_up:
                 why = "it did not listen in time" if ended is None else f"it ended with {ended}"
@@ -133,6 +134,16 @@ class PrivateDaemon:
                 process.kill()
                 process.wait()
         _end_orphans()
+
+
+def _is_served(path: str) -> bool:
+    """Tells whether a connection is taken: the file is there a moment before soakd listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
 
 
 def _end_orphans() -> None:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Runs in a process of its own: PrivateDaemon makes itself the parent of orphans and reaps them all.
 _PROGRAM = """
-import sys
+import socket, sys
 from soakctl import private_daemon
 from soakctl.failures import Failure
 private_daemon.STOP_TIMEOUT_S = private_daemon._SWEEP_TERM_S = 0.3
@@ -21,15 +21,18 @@ with private_daemon.PrivateDaemon() as daemon:
     daemon.launch()
     try:
         daemon.wait_until_ready()
+        socket.socket(socket.AF_UNIX).connect(daemon.socket)
     except Failure as failure:
         print(failure.message, *daemon.last_words(), sep="|")
 """
 
 # What stands in for `python -m soakd --config C --socket S --state D`.
 _READY = """
-import socket, sys
+import socket, sys, time
 s = socket.socket(socket.AF_UNIX)
 s.bind(sys.argv[sys.argv.index("--socket") + 1])
+time.sleep(0.2)
+s.listen()
 """
 _STUBBORN = """
 import signal
@@ -84,7 +87,10 @@ def _run(tmp_path: Path, program: str, env: dict[str, str]) -> list[str]:
 def test_soakd_and_its_orphans_are_gone_afterwards(
     tmp_path: Path, env: dict[str, str], stubborn: str
 ) -> None:
-    """A soakd that ignores signals is killed, and what it left behind is found and ended."""
+    """A soakd that ignores signals is killed, and what it left behind is found and ended.
+
+    It takes connections some time after its socket was there: it is ready only then.
+    """
     pids = tmp_path / "pids"
     child = _CHILD.format(pids=str(pids))
     # Its end on SIGINT leaves the child behind, as a crash would.
