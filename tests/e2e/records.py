@@ -18,6 +18,10 @@ ROUND_KEYS = {
     "cause", "cold", "prestored", "source_ids", "publisher_listed", "first_seen_s", "rechecks",
     "error", "notes", "started_at", "publish_at", "ended_at", "duration_s",
 }  # fmt: skip
+STATUS_KEYS = {
+    "id", "owner", "state", "phase", "link", "verdict", "cause", "remaining_s", "rounds", "nodes",
+    "gaps", "edits",
+}  # fmt: skip
 _ID = "[0-9a-f]{32}"
 _SECS = r"\d+(\.\d+)?"
 MARKERS = {

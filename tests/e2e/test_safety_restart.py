@@ -2,138 +2,200 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e import faults
-from tests.e2e.box import Box, Status
+from tests.e2e.box import Box
 from tests.e2e.host import alive
-from tests.e2e.records import check_rounds, tsv
-from tests.e2e.waiting import wait_for
+from tests.e2e.pairs import Pairs, pairs
+from tests.e2e.records import check_rounds, count, epoch, tsv
+from tests.e2e.waiting import GUARD_S
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.safety]
 
-# Enough to be still at it when soakd is told to leave.
-_FILES_TO_COPY = 3000
+_LEAVES_WITHIN_S = 2.0
+# Enough to be still at it when soakd is killed.
+_FILES_TO_COPY = 4000
+# How much of so short a run soakd was away depends on the host: no gate on that.
+_SHORT = ("--rounds", "2", "--gate", "rounds >= 1")
+# Enough to be still at it as well.
+_STOP_S = 6.0
 
-
-@dataclass(frozen=True)
-class Stage:
-    """How a run is brought into a state, and what it comes to when it is not disturbed again."""
-
-    reached: Callable[[Status], object]
-    # How much of so short a run soakd was away depends on the host: no gate on that.
-    start: tuple[str, ...] = ("--rounds", "2", "--gate", "rounds >= 1")
-    env: dict[str, str] = field(default_factory=dict)
-    sim: dict[str, Any] = field(default_factory=dict)
-    verdict: str = "passed"
-
-
-STATES = {
-    "queued": Stage(lambda s: s["state"] == "queued"),
-    "staging": Stage(lambda s: s["state"] == "staging"),
-    "starting": Stage(
-        lambda s: s["state"] == "starting" and s["nodes"][1]["pid"],
-        start=("--rounds", "8", "--gate", "rounds >= 1"),
-        sim={"warmup_secs": 2.5},
-    ),
-    "running": Stage(
-        lambda s: s["rounds"]["total"] >= 1 and s["phase"] == "wait_search",
-        start=("50",),
-        env={"WAIT_SEARCH": "0.8"},
-    ),
-    "stopping": Stage(
-        lambda s: s["rung"], start=("50",), sim={"stop_secs": 1.5}, verdict="aborted"
-    ),
-}
-_NEXT = {"starting": ("warming", "running"), "running": (), "stopping": ("finished",)}
+STATES = {"queued": 0, "staging": 0, "starting": 0, "running": 4, "stopping": 4}
+"""What a run was at when soakd was killed, and the exit status of its end."""
+_NEXT = {"starting": (), "running": (), "stopping": ("finished",)}
 """What follows on the states in which nodes run."""
 
 
-def _begin(box: Box, state: str) -> tuple[str, Status]:
-    """A run in this state, and what is known of it there."""
-    wanted = STATES[state]
-    box.install(outcomes=["hit"], **wanted.sim)
-    if state == "queued":
-        box.start("50")
-    if state == "staging":
-        many = box.soaks[0] / "many"
-        many.mkdir()
-        (many / "0").write_bytes(b"content")
-        for number in range(1, _FILES_TO_COPY):
-            os.link(many / "0", many / str(number))
-    run = box.start(*wanted.start, **wanted.env)
-    if state == "stopping":
-        box.until_rounds(run, 1)
-        box.ctl("stop", run, "--no-wait")
-    return run, box.until(run, wanted.reached, state)
+class Story:
+    """A run in each state, whose soakd ends three times; what was said of them on the way.
+
+    Attributes:
+        before: by the soakd that was killed.
+        kept: their states in its store.
+        between: by the next that came to serve; one was killed while it took them up.
+        after: by the last one; that before was told to leave.
+        left_within_s: how long it took for that.
+        final: in the end.
+    """
+
+    def __init__(self, made: Pairs) -> None:
+        """Brings the runs into their states, ends soakd three times, and has them end."""
+        self.box = box = made.box
+        self.runs = runs = made.runs
+        _begin(made)
+        self.before = made.statuses()
+        self.shims = {name: box.row(runs[name])["shim_pid"] for name in _NEXT}
+        box.leave(signal.SIGKILL)
+        self.kept = {name: box.row(run)["state"] for name, run in runs.items()}
+        assert all(map(alive, [*self.shims.values(), *self.pids("starting")]))
+        assert all(map(alive, self.pids("running")))
+        box.serve_and_kill()
+        box.serve()
+        self.between = made.statuses()
+        self.left_within_s = box.leave(signal.SIGTERM)
+        assert not box.socket.exists()
+        box.serve()
+        self.after = made.statuses()
+        faults.now(box, runs["starting"], "b", "heal")
+        box.until_rounds(runs["running"], self.after["running"]["rounds"]["total"] + 1)
+        box.ctl("stop", runs["running"])
+        self.final = {name: box.wait(run, STATES[name]) for name, run in runs.items()}
+
+    def pids(self, state: str) -> list[int]:
+        """The nodes of a run, before the first end of soakd."""
+        return [node["pid"] for node in self.before[state]["nodes"]]
 
 
-def _finish(box: Box, run: str, state: str) -> Status:
-    """The end that the run comes to."""
-    if state == "queued":
-        box.ctl("stop", "r1")
-    if state == "running":
-        total = box.status(run)["rounds"]["total"]
-        box.until_rounds(run, total + 1)
-        box.ctl("stop", run)
-    status = {"passed": 0, "aborted": 4}[STATES[state].verdict if state != "running" else "aborted"]
-    return box.wait(run, status=status)
+def _begin(made: Pairs) -> None:
+    """Have a run in each state."""
+    box, runs = made.box, made.runs
+    made.begin("running", "600", WAIT_SEARCH="0.8")
+    # It waits for the ports.
+    runs["queued"] = box.start(*_SHORT)
+    made.begin("stopping", "600", sim={"stop_secs": _STOP_S})
+    made.lay_out(spoil=_never_ready)
+    runs["starting"] = box.start(*_SHORT)
+    box.until(runs["starting"], lambda s: s["nodes"][1]["pid"], "both nodes run")
+    made.lay_out(spoil=_with_many_files)
+    for name in ("running", "stopping"):
+        box.until_rounds(runs[name], 1)
+    box.ctl("stop", runs["stopping"], "--no-wait")
+    box.until(runs["stopping"], lambda s: s["rung"], "the first rung")
+    runs["staging"] = box.start(*_SHORT)
+    box.until(runs["running"], lambda s: s["phase"] == "wait_search", "a round under way")
+
+
+def _never_ready(folders: list[Path]) -> None:
+    """A node that warms up until it is told to heal."""
+    faults.at_install(folders[1], "http@start:503")
+
+
+def _with_many_files(folders: list[Path]) -> None:
+    many = folders[0] / "many"
+    many.mkdir()
+    (many / "0").write_bytes(b"content")
+    for number in range(1, _FILES_TO_COPY):
+        os.link(many / "0", many / str(number))
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """Yield the story of three ends of soakd, told to its end."""
+    with pairs(tmp_path_factory.mktemp("thrice"), at_a_time=len(STATES)) as made:
+        yield Story(made)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_run_of_any_state_outlives_three_ends_of_soakd(bare_box: Box, state: str) -> None:
+def test_a_run_of_any_state_outlives_three_ends_of_soakd(story: Story, state: str) -> None:
     """Killed, killed again while it takes up, told to leave: same processes, same story."""
-    box = bare_box
-    box.serve()
-    run, before = _begin(box, state)
-    shim = box.row(run)["shim_pid"]
-    box.leave(signal.SIGKILL)
-    if state != "staging":
-        assert box.row(run)["state"] == state
-    box.serve_and_kill()
-    box.serve()
-    assert box.status(run)["id"] == run
-    box.leave(signal.SIGTERM)
-    box.serve()
-    after = box.status(run)
-    pids = [node["pid"] for node in before["nodes"]]
+    box, run, before, after = story.box, story.runs[state], story.before[state], story.after[state]
+    assert before["state"] == story.kept[state] == state
+    assert story.between[state]["id"] == run
     if state in _NEXT:
         # It goes on meanwhile, and may have come further.
         assert after["state"] in {state, *_NEXT[state]}, after["cause"]
-        assert [node["pid"] for node in after["nodes"]] in [pids, [None, None]]
-        assert box.row(run)["shim_pid"] == shim
+        assert [node["pid"] for node in after["nodes"]] in [story.pids(state), [None, None]]
+        assert box.row(run)["shim_pid"] == story.shims[state]
         assert after["rounds"]["total"] >= before["rounds"]["total"]
-    if state == "running":
-        assert (after["state"], after["link"]) == ("running", "connected")
-        assert [node["pid"] for node in after["nodes"]] == pids
-        assert after["gaps"]
-        assert all(gap["why"] and gap["s"] >= 0 for gap in after["gaps"])
-        gaps = [e for e in box.records(run, "logs/events.ndjson") if e["kind"] == "gap"]
-        assert [event["data"] for event in gaps] == after["gaps"]
-        cut = box.records(run)[before["round"] - 1]
-        assert (cut["round"], cut["outcome"], cut["cause"]) == (before["round"], "skipped", "gap")
-    final = _finish(box, run, state)
+    final = story.final[state]
+    assert final["verdict"] == ("aborted" if STATES[state] else "passed")
     assert final["rounds"]["miss"] == final["rounds"]["error"] == 0
     records = box.records(run)
     check_rounds(tsv(box, run), records)
     assert len(records) == final["rounds"]["total"]
-    assert box.processes() == {}
+    if state != "queued":
+        assert count(box, run)["soak-start"] == 1
+
+
+def test_soakd_leaves_at_once_and_nothing_of_these_runs_is_left(story: Story) -> None:
+    """However much goes on without it."""
+    assert story.left_within_s <= _LEAVES_WITHIN_S
+    assert story.box.processes() == {}
+    assert story.box.leftovers() == []
+
+
+def test_a_measured_run_goes_on_with_a_gap_and_a_skipped_round(story: Story) -> None:
+    """Same processes, same deadline; the round that was cut is skipped, none is lost."""
+    box, run = story.box, story.runs["running"]
+    before, after, final = story.before["running"], story.after["running"], story.final["running"]
+    assert (after["state"], after["link"]) == ("running", "connected")
+    assert [node["pid"] for node in after["nodes"]] == story.pids("running")
+    assert after["deadline_at"] == before["deadline_at"]
+    assert after["remaining_s"] < before["remaining_s"]
+    assert after["gaps"]
+    for gap in after["gaps"]:
+        assert gap["why"]
+        assert 0 <= gap["s"] == pytest.approx(epoch(gap["to"]) - epoch(gap["from"]), abs=0.01)
+    gaps = [e for e in box.records(run, "logs/events.ndjson") if e["kind"] == "gap"]
+    assert [event["data"] for event in gaps] == after["gaps"]
+    assert 1 <= after["rounds"]["skipped"] <= len(gaps)
+    cut = box.records(run)[before["round"] - 1]
+    assert (cut["round"], cut["outcome"], cut["cause"]) == (before["round"], "skipped", "gap")
+    # The last round is cut by the stop.
+    assert final["rounds"]["skipped"] - after["rounds"]["skipped"] in {0, 1}
+    assert [ended["exit"] for ended in final["nodes"]] == [{"code": 0, "signal": None}] * 2
+
+
+def test_nodes_that_warm_up_are_waited_for_by_the_next_soakd(story: Story) -> None:
+    """It takes nobody for ready who is not."""
+    for status in (story.between["starting"], story.after["starting"]):
+        assert status["state"] == "starting", status["cause"]
+        assert [node["pid"] for node in status["nodes"]] == story.pids("starting")
+        assert status["rounds"]["total"] == 0
+
+
+def test_a_stop_goes_on_without_soakd(story: Story) -> None:
+    """The shim walks the ladder alone; who asked for the stop is not forgotten."""
+    box, run, final = story.box, story.runs["stopping"], story.final["stopping"]
+    assert (final["result"], final["cause"]["code"]) == ("stopped", "stop_asked")
+    assert box.read(run, "runner.state") == "stopped\n"
+    assert box.read(run, "logs/soak.log").count("stop requested") == 1
+
+
+def test_staging_that_was_cut_is_done_again(story: Story) -> None:
+    """A soakd that goes while folders are copied costs nothing but time."""
+    copies = list((story.box.node(story.runs["staging"], "a") / "many").iterdir())
+    assert len(copies) == _FILES_TO_COPY
+    assert {path.read_bytes() for path in copies} == {b"content"}
 
 
 def test_no_reported_round_is_lost_or_doubled_however_often_soakd_is_killed(own_box: Box) -> None:
-    """Four times, each as soon as a round was reported: numbers go on, nodes keep their pids."""
+    """Three times, each as soon as a round was reported: numbers go on, nodes keep their pids.
+
+    `wait` comes through it: it says that soakd is away, tries again, and tells the end.
+    """
     box = own_box
     run = box.start("50")
+    waiting = box.ctl_spawn("wait", run)
     pids = [node["pid"] for node in box.until_rounds(run, 1)["nodes"]]
     reported = 0
-    for _ in range(4):
+    for _ in range(3):
         reported = box.until_rounds(run, reported + 3)["rounds"]["total"]
         hits = box.status(run)["rounds"]["hit"]
         box.leave(signal.SIGKILL)
@@ -148,74 +210,14 @@ def test_no_reported_round_is_lost_or_doubled_however_often_soakd_is_killed(own_
             r["file_id"] for r in written
         ]
     box.ctl("stop", run)
-    final = box.wait(run, status=4)
+    out, err = waiting.communicate(timeout=GUARD_S)
+    assert waiting.returncode == 4
+    assert "lost soakd; the soak goes on" in err
+    assert "finished" in out
+    final = box.status(run)
     records = box.records(run)
     check_rounds(tsv(box, run), records)
     assert len({record["file_id"] for record in records}) == len(records)
     assert len(records) == final["rounds"]["total"]
-    assert final["rounds"]["skipped"] <= 5
-    assert len(final["gaps"]) == 4
-
-
-@pytest.mark.parametrize(
-    ("order", "exit_", "words"),
-    [
-        ("exit:7", {"code": 7, "signal": None}, "exit status 7"),
-        ("die:SEGV", {"code": None, "signal": 11}, "SIGSEGV"),
-    ],
-)
-@pytest.mark.parametrize("for_long", [False, True], ids=["soon back", "too late"])
-def test_a_node_that_ended_meanwhile_gives_its_true_exit(
-    own_box: Box, order: str, exit_: dict[str, Any], words: str, *, for_long: bool
-) -> None:
-    """The shim has seen it, and has written it down should it be gone itself by then."""
-    box = own_box
-    run = box.start("50", "--set", f"orphan_grace_s={1 if for_long else 600}")
-    pids = [node["pid"] for node in box.until_rounds(run, 1)["nodes"]]
-    box.leave(signal.SIGKILL)
-    faults.now(box, run, "b", order)
-    wait_for(lambda: not alive(pids[1]), "node b has ended")
-    if for_long:
-        wait_for(lambda: not box.processes(), "the shim ends everything")
-    box.serve()
-    final = box.wait(run, status=1)
-    assert (final["cause"]["code"], final["cause"]["node"]) == ("node_exited", "b")
-    assert f"node b (pid {pids[1]}) ended by itself: {words}" in final["cause"]["text"]
-    assert final["nodes"][1]["exit"] == exit_
-    assert final["nodes"][0]["exit"] == {"code": 0, "signal": None}
-    assert json.loads(box.read(run, "run.json"))["nodes"] == final["nodes"]
-    assert box.leftovers() == []
-
-
-def test_a_soakd_that_stays_away_for_too_long_leaves_nothing_running(own_box: Box) -> None:
-    """The shim stops its nodes politely and ends; the next soakd says why, and how they ended."""
-    box = own_box
-    run = box.start("50", "--set", "orphan_grace_s=1")
-    pids = [node["pid"] for node in box.until_rounds(run, 1)["nodes"]]
-    faults.now(box, run, "a", "daemon:2,noenv,chdir,deaf")
-    pids += [box.row(run)["shim_pid"], *faults.descendants(box, run, "a")]
-    box.leave(signal.SIGKILL)
-    wait_for(lambda: not any(map(alive, pids)), "everything has ended")
-    assert box.processes() == {}
-    box.serve()
-    final = box.wait(run, status=5)
-    assert (final["result"], final["cause"]["code"]) == ("failed", "shim_gone")
-    assert "no soakd was there for 1 s (orphan_grace_s)" in final["cause"]["text"]
-    assert [node["exit"] for node in final["nodes"]] == [{"code": 0, "signal": None}] * 2
-    assert len(box.records(run)) == final["rounds"]["total"]
-    assert box.leftovers() == []
-
-
-def test_a_shim_that_is_told_to_end_while_soakd_is_away_aborts_its_run(own_box: Box) -> None:
-    """As at a shutdown of its slice: the nodes end politely, the next soakd says by what."""
-    box = own_box
-    run = box.start("50")
-    box.until_rounds(run, 1)
-    box.leave(signal.SIGKILL)
-    os.kill(box.row(run)["shim_pid"], signal.SIGTERM)
-    wait_for(lambda: not box.processes(), "the shim ends everything")
-    box.serve()
-    final = box.wait(run, status=4)
-    assert (final["result"], final["cause"]["code"]) == ("aborted", "shim_told")
-    assert "SIGTERM" in final["cause"]["text"]
-    assert [node["exit"] for node in final["nodes"]] == [{"code": 0, "signal": None}] * 2
+    assert final["rounds"]["skipped"] <= 4
+    assert len(final["gaps"]) == 3
