@@ -21,7 +21,7 @@ _MIXED = {
 }
 
 
-@pytest.mark.parametrize("length_s", [12, pytest.param(300, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("length_s", [6, pytest.param(300, marks=pytest.mark.campaign)])
 def test_every_sum_of_a_timed_soak_agrees(box: Box, length_s: int) -> None:
     """Deadline, remaining time, round under way, records, verdict; nothing is left behind."""
     box.install(**_MIXED)

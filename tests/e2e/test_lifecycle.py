@@ -12,35 +12,33 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.box import Box
+from tests.e2e.records import STATUS_KEYS
 from tests.e2e.terminal import Terminal
 from tests.e2e.waiting import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-_STATUS_KEYS = {
-    "id", "owner", "state", "phase", "link", "verdict", "cause", "remaining_s", "rounds", "nodes",
-    "gaps", "edits",
-}  # fmt: skip
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
-def test_a_soak_is_started_followed_and_collected_by_a_person(own_box: Box) -> None:
+def test_a_soak_is_started_followed_and_collected_by_a_person(box: Box) -> None:
     """Every verb prints something readable and exits as design §8 says."""
-    box = own_box
     started = box.ctl("start", "50", "--rounds", "8", "--label", "first", env=box.plan_env())
-    assert "r1" in started.out
+    told = re.search(r"\br\d+\b", started.out)
+    assert told is not None
+    run = told[0]
     watch = box.ctl_spawn("watch")
     logs = box.ctl_spawn("logs", "-f")
-    box.until_rounds("r1", 2)
-    shown = box.ctl("status", "r1").out
-    assert re.search(r"^r1 running · round \d+ \w+ · \d+ s left$", shown, re.MULTILINE)
+    box.until_rounds(run, 2)
+    shown = box.ctl("status", run).out
+    assert re.search(rf"^{run} running · round \d+ \w+ · \d+ s left$", shown, re.MULTILINE)
     assert re.search(r"hit rate +\d+\.\d % of \d+", shown)
     assert re.search(r"node a +ready +pid \d+", shown)
     assert "SIMULATED" in shown
     assert "first" in box.ctl("list").out
-    waited = box.ctl("wait", "r1")
+    waited = box.ctl("wait", run)
     assert "passed" in waited.out
-    assert "r1 finished · passed: all 5 gates hold" in box.ctl("status").out
+    assert f"{run} finished · passed: all 5 gates hold" in box.ctl("status").out
     watched, _ = watch.communicate(timeout=20)
     assert watch.returncode == 0
     assert "\x1b" not in watched
@@ -48,8 +46,8 @@ def test_a_soak_is_started_followed_and_collected_by_a_person(own_box: Box) -> N
     assert "passed" in watched
     followed, _ = logs.communicate(timeout=20)
     assert logs.returncode == 0
-    assert followed == box.read("r1", "logs/runner.log")
-    assert "SIMULATION" in box.ctl("logs", "r1", "--node", "b").out
+    assert followed == box.read(run, "logs/runner.log")
+    assert "SIMULATION" in box.ctl("logs", run, "--node", "b").out
     assert box.ctl("logs", "-n", "1").out.endswith("node stop requested\n")
     collected = Path(box.ctl("collect").out.strip())
     assert re.fullmatch(r"soak-.+-first-\d{8}T?\d{6}Z\.tar\.gz", collected.name)
@@ -57,8 +55,9 @@ def test_a_soak_is_started_followed_and_collected_by_a_person(own_box: Box) -> N
 
 
 def test_every_verb_speaks_json(own_box: Box) -> None:
-    """With --json stdout holds nothing but JSON, with the keys of design §8."""
+    """With --json stdout holds nothing but JSON, with the keys of design §8; before any run too."""
     box = own_box
+    assert "soakctl start" in box.ctl("status", status=66).err
     assert box.ctl("--json", "list").json() == []
     started = box.ctl("--json", "start", "50", env=box.plan_env()).json()
     assert set(started) >= {"id", "state", "position", "expected_start", "reason"}
@@ -67,7 +66,7 @@ def test_every_verb_speaks_json(own_box: Box) -> None:
     watch = box.ctl_spawn("--json", "watch", "r1")
     status = box.until_rounds("r1", 2)
     shown = box.ctl("--json", "status").json()
-    assert set(shown) >= _STATUS_KEYS
+    assert set(shown) >= STATUS_KEYS
     assert set(shown["rounds"]) == {
         "total", "hit", "late", "miss", "error", "skipped", "prestored",
     }  # fmt: skip
@@ -96,40 +95,21 @@ def test_every_verb_speaks_json(own_box: Box) -> None:
     assert (info["running"], info["queued"]) == (0, 0)
 
 
-def test_what_a_live_and_a_finished_status_say_has_one_shape(own_box: Box) -> None:
-    """Status, run.json and the store agree about a finished run, also after a restart of soakd."""
-    box = own_box
-    run = box.start("--rounds", "1")
-    final = box.wait(run)
-    after = box.status(run)
-    box.leave()
-    box.serve()
-    again = box.status(run)
-    recorded = json.loads(box.read(run, "run.json"))
-    for key in _STATUS_KEYS | {"result", "why", "hit_rate", "ended_at"}:
-        assert again[key] == after[key] == final[key] == recorded[key], key
+def test_a_soak_goes_on_when_the_terminals_that_show_it_are_left(box: Box) -> None:
+    """soakctl's live line (progress, phase, time, rate, nodes) goes; soakd and the soak do not.
 
-
-def test_a_soak_goes_on_when_the_terminal_that_started_it_is_closed(own_box: Box) -> None:
-    """Its live line (progress, phase, time, rate, nodes) goes; soakd and the soak do not."""
-    box = own_box
+    Be the terminal closed, or Ctrl-C pressed in it: then it says so and exits with 130. So does
+    running out of patience (124).
+    """
     with Terminal(box, box.plan_env(WAIT_SEARCH="0.3")) as terminal:
-        terminal.run("start", "20", "--watch")
+        terminal.run("start", "50", "--watch")
         terminal.read_until(r"━─+ \d+ % \d+ s left · round \d+ \w+ · \d .*\d % of \d hit")
         terminal.read_until("a ready · b ready")
         assert "\x1b[32m" in terminal.raw
-    status = box.status("r1")
+    [run] = [run["id"] for run in box.call("run.list")["runs"] if run["state"] == "running"]
+    status = box.status(run)
     pids = [node["pid"] for node in status["nodes"]]
     assert os.getsid(pids[0]) == pids[0]
-    later = box.until_rounds("r1", status["rounds"]["total"] + 2)
-    assert [node["pid"] for node in later["nodes"]] == pids
-    box.ctl("stop")
-
-
-def test_ctrl_c_in_a_waiting_command_only_detaches(box: Box) -> None:
-    """It says so, exits with 130, and the soak goes on; so does running out of patience (124)."""
-    run = box.start("50")
-    box.until_rounds(run, 1)
     for command in (["watch", run], ["logs", run, "-f"], ["wait", run]):
         asked = box.log().read_text().count("run.status")
         with Terminal(box, {}) as terminal:
@@ -144,18 +124,19 @@ def test_ctrl_c_in_a_waiting_command_only_detaches(box: Box) -> None:
             assert terminal.exit_status() == 130
     gave_up = box.ctl("wait", run, "--timeout", "0.5", status=124)
     assert "the soak goes on" in gave_up.err
-    assert box.status(run)["state"] == "running"
+    later = box.until_rounds(run, status["rounds"]["total"] + 2)
+    assert later["state"] == "running"
+    assert [node["pid"] for node in later["nodes"]] == pids
 
 
 def _asked_more(box: Box, asked: int) -> bool:
     return box.log().read_text().count("run.status") > asked
 
 
-def test_each_refusal_has_its_exit_status_and_says_what_to_do(own_box: Box) -> None:
+def test_each_refusal_has_its_exit_status_and_says_what_to_do(box: Box) -> None:
     """No run, no daemon, a bad plan: all problems at once, no traceback."""
-    box = own_box
-    assert "soakctl start" in box.ctl("status", status=66).err
-    assert "r9" in box.ctl("stop", "r9", status=66).err
+    before = box.ctl("--json", "list").json()
+    assert "r999" in box.ctl("stop", "r999", status=66).err
     nobody = box.ctl("--socket", str(box.folder / "none.sock"), "status", status=69)
     assert "soakd --background" in nobody.err
     plan = box.plan_env(A_SRC="/nonexistent", B_SRC=str(box.folder), WAIT_SEARCH="0.1")
@@ -166,4 +147,4 @@ def test_each_refusal_has_its_exit_status_and_says_what_to_do(own_box: Box) -> N
     assert "WAIT_SEARCH" in bad.err
     assert "A_URL" in bad.err
     box.ctl("start", "never", status=2)
-    assert box.ctl("--json", "list").json() == []
+    assert box.ctl("--json", "list").json() == before

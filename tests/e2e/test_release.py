@@ -55,7 +55,10 @@ def test_the_store_of_the_release_loads(tmp_path: Path) -> None:
 
 
 def test_a_soakd_of_today_takes_the_release_over(bare_box: Box) -> None:
-    """The finished run is as it was, the live one ended with its boot, the queued one goes on."""
+    """The finished run is as it was and can be collected, the live one ended with its boot.
+
+    The queued one goes on.
+    """
     box = bare_box
     build_state(box.state)
     box.serve()
@@ -74,15 +77,9 @@ def test_a_soakd_of_today_takes_the_release_over(bare_box: Box) -> None:
     assert len(box.records("r2")) == live["rounds"]["total"]
     # Its folders are not on this host, so it fails; but it was given its slot.
     assert box.wait("r3", status=5)["started_at"] is not None
-
-
-def test_the_release_can_be_collected(bare_box: Box, tmp_path: Path) -> None:
-    """Its records come out as they stand."""
-    build_state(bare_box.state)
-    bare_box.serve()
-    target = tmp_path / "old.tar.gz"
-    bare_box.ctl("collect", "r1", "--keep-destinations", "-o", str(target))
-    with tarfile.open(target) as bundle:
+    # Its records come out as they stand.
+    box.ctl("collect", "r1", "--keep-destinations", "-o", "old.tar.gz")
+    with tarfile.open(box.folder / "old.tar.gz") as bundle:
         rows = bundle.extractfile("logs/rounds.tsv")
         assert rows is not None
         assert rows.read() == (DATA / "runs" / "r1" / "logs" / "rounds.tsv").read_bytes()
