@@ -15,22 +15,26 @@ class Pairs:
     Attributes:
         box: where they run.
         runs: their ids.
+        ports: those of all their nodes.
     """
 
     def __init__(self, box: Box) -> None:
         """No run yet."""
         self.box = box
         self.runs: dict[str, str] = {}
-        self._ports: list[int] = []
+        self.ports: list[int] = []
 
     def lay_out(
-        self, sim: dict[str, object] | None = None, spoil: Callable[[list[Path]], object] = list
+        self,
+        sim: dict[str, object] | None = None,
+        spoil: Callable[[list[Path]], object] | None = None,
     ) -> None:
         """Make a new pair of nodes, for the next runs; `spoil` may change their folders."""
         self.box.renew()
         self.box.install(**{"outcomes": ["hit"], **(sim or {})})
-        self._ports += self.box.ports
-        spoil(self.box.soaks)
+        self.ports += self.box.ports
+        if spoil is not None:
+            spoil(self.box.soaks)
 
     def begin(
         self, name: str, *args: str, sim: dict[str, object] | None = None, **variables: str
@@ -43,26 +47,27 @@ class Pairs:
         """What soakd says of all runs now."""
         return {name: self.box.status(run) for name, run in self.runs.items()}
 
-    def end(self) -> None:
-        """End everything; nothing may be left on the ports of any run, nor elsewhere."""
-        self.box.close()
-        self.box.ports = self._ports
-        assert self.box.leftovers() == []
-
 
 @contextmanager
-def pairs(folder: Path, at_a_time: int) -> Iterator[Pairs]:
-    """Yield a soakd that has a slot for each of so many runs."""
+def wide_box(folder: Path, at_a_time: int = 2) -> Iterator[Box]:
+    """Yield a box whose soakd has slots for several runs; nothing may be left in the end."""
     box = Box(folder)
     (folder / "soakd.toml").write_text(
         f"max_running = {at_a_time}\nrunning_per_user = {at_a_time}\nqueued_per_user = 100\n"
         "submissions_per_minute = 1000\n"
     )
-    made = Pairs(box)
     try:
         box.serve()
-        yield made
-    except BaseException:
+        yield box
+    finally:
         box.close()
-        raise
-    made.end()
+    assert box.leftovers() == []
+
+
+@contextmanager
+def pairs(folder: Path, at_a_time: int) -> Iterator[Pairs]:
+    """Yield no run yet, in a soakd that has a slot for each of so many."""
+    with wide_box(folder, at_a_time) as box:
+        made = Pairs(box)
+        yield made
+        box.ports = made.ports

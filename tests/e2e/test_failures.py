@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tarfile
 
 import pytest
 
 from tests.e2e.box import Box
-from tests.e2e.host import alive, listening
+from tests.e2e.host import alive
 from tests.e2e.nodes import LEAVES_A_CHILD, PANICS, teach
 from tests.e2e.records import check_sums, count
 
@@ -54,21 +53,6 @@ def test_a_node_that_dies_during_warm_up_fails_the_start(box: Box) -> None:
     assert "SIGTERM" in final["cause"]["text"]
 
 
-def test_a_bad_value_in_the_config_fails_with_the_nodes_own_line(box: Box) -> None:
-    """What the node said on stderr stands in the cause, and what it means."""
-    config = box.soaks[1] / "config.toml"
-    config.write_text(config.read_text().replace("[sam]", '[sam]\nhost = "nowhere"'))
-    run = box.start("50")
-    final = box.wait(run, status=1)
-    assert (final["cause"]["code"], final["cause"]["node"]) == ("node_exited", "b")
-    text = final["cause"]["text"]
-    assert "exit status 1" in text
-    assert 'Error: InvalidConfig(InvalidSamHost { host: "nowhere"' in text
-    assert "a value in config.toml is refused by the node" in text
-    assert "InvalidSamHost" in box.read(run, "logs/b.out")
-    assert box.leftovers() == []
-
-
 def test_a_source_that_lost_its_program_while_queued_fails_naming_it(box: Box) -> None:
     """The shim finds out, as the user."""
     first = box.start("50")
@@ -89,24 +73,6 @@ def test_a_program_that_cannot_be_executed_fails_naming_it(box: Box) -> None:
     assert (final["cause"]["code"], final["cause"]["node"]) == ("node_not_executed", "a")
     assert "No such file" in final["cause"]["text"]
     assert box.leftovers() == []
-
-
-def test_a_port_that_a_stranger_holds_fails_at_once_and_names_him(box: Box) -> None:
-    """The stranger is reported and left alone; no node was started."""
-    with listening(box.ports[1]):
-        run = box.start("50")
-        final = box.wait(run, status=5)
-    assert (final["cause"]["code"], final["cause"]["node"]) == ("port_busy", "b")
-    text = final["cause"]["text"]
-    assert f"cannot use port {box.ports[1]} for node b" in text
-    assert f"pid {os.getpid()}" in text
-    assert box.processes() == {}
-    # Any state means any: there is no run folder yet.
-    box.ctl("collect", run, "-o", "early.tar.gz")
-    with tarfile.open(box.folder / "early.tar.gz") as bundle:
-        manifest = bundle.extractfile("MANIFEST.json")
-        assert manifest is not None
-        assert json.load(manifest)["about"]["status"]["cause"]["code"] == "port_busy"
 
 
 def test_a_panic_of_a_node_fails_its_gate(box: Box) -> None:
@@ -147,19 +113,3 @@ def test_the_shims_death_ends_its_nodes_and_the_run_says_so(box: Box) -> None:
     check_sums(box, run, final)
     box.wait(box.start("--rounds", "1"))
     assert box.leftovers() == []
-
-
-def test_what_a_node_left_behind_goes_without_a_cgroup_too(bare_box: Box) -> None:
-    """After the shim's death, by evidence: its label, or the folder it stands in."""
-    box = bare_box
-    (box.folder / "soakd.toml").write_text('containment = "evidence"\n')
-    box.install()
-    teach(box.soaks[0], LEAVES_A_CHILD)
-    box.serve()
-    run = box.start("50")
-    box.until_rounds(run, 1)
-    stray = int((box.node(run, "a") / "stray.pid").read_text())
-    os.kill(box.row(run)["shim_pid"], signal.SIGKILL)
-    box.wait(run, status=5)
-    assert not alive(stray)
-    assert box.processes() == {}

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.box import Box
+from tests.e2e.pairs import wide_box
 from tests.e2e.records import COUNTED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def shared_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """Yield a box whose soakd has slots for two runs."""
+    with wide_box(tmp_path_factory.mktemp("kept")) as box:
+        yield box
 
 
 def test_soaks_follow_one_another_on_the_same_nodes(box: Box) -> None:
@@ -54,36 +63,39 @@ def test_soaks_follow_one_another_on_the_same_nodes(box: Box) -> None:
     assert box.read(run, "runner.state") == "completed\n"
 
 
-def test_a_soak_outlives_its_soakd(own_box: Box) -> None:
-    """It goes on with the next one, to the number that was asked for, cut rounds included."""
-    box = own_box
-    run = box.start("--no-rounds")
-    box.ctl("wait", run, "--for", "ready")
-    box.ctl("soak", run, "--rounds", "2", "--wait")
-    gate = ("--gate", "rounds >= 39")
-    box.ctl("soak", run, "--rounds", "40", *gate)
-    box.until_rounds(run, 5)
+def test_a_soak_outlives_its_soakd_or_is_judged_by_the_next_one(box: Box) -> None:
+    """It goes on to the number that was asked for, cut rounds included; or its node died.
+
+    Whoever asks later sees what became of it.
+    """
+    goes_on = box.start("--no-rounds")
+    dies = box.start("--no-rounds", WAIT_BETWEEN="1", **box.other_urls())
+    for run in (goes_on, dies):
+        box.ctl("wait", run, "--for", "ready")
+    box.ctl("soak", dies, "--rounds", "1000")
+    box.ctl("soak", goes_on, "--rounds", "2", "--wait")
+    victim = box.until_rounds(dies, 3)["nodes"][1]["pid"]
+    box.ctl("soak", goes_on, "--rounds", "20", "--gate", "rounds >= 19")
+    box.until_rounds(goes_on, 5)
     box.leave(signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
     box.serve()
+    _check_a_soak_that_went_on(box, goes_on)
+    _check_a_soak_that_ended_with_its_node(box, dies)
+
+
+def _check_a_soak_that_went_on(box: Box, run: str) -> None:
     found = box.until(run, lambda status: len(status["soaks"]) == 2, "the end of the soak")
-    assert (found["soaks"][1]["rounds"]["total"], found["soaks"][1]["verdict"]) == (40, "passed")
-    assert [record["round"] for record in box.records(run)] == list(range(1, 43))
+    assert (found["soaks"][1]["rounds"]["total"], found["soaks"][1]["verdict"]) == (20, "passed")
+    assert [record["round"] for record in box.records(run)] == list(range(1, 23))
     box.ctl("stop", run)
     assert len(box.status(run)["gaps"]) == 1
 
 
-def test_a_soak_whose_node_dies_while_soakd_is_away_is_judged(own_box: Box) -> None:
-    """By the next soakd: whoever asks later sees what became of it."""
-    box = own_box
-    run = box.start("--no-rounds")
-    box.ctl("wait", run, "--for", "ready")
-    box.ctl("soak", run, "--rounds", "1000")
-    status = box.until_rounds(run, 3)
-    box.leave(signal.SIGKILL)
-    os.kill(next(node["pid"] for node in status["nodes"] if node["name"] == "b"), signal.SIGKILL)
-    box.serve()
+def _check_a_soak_that_ended_with_its_node(box: Box, run: str) -> None:
     final = box.wait(run, status=1)
     assert (final["result"], final["verdict"]) == ("failed", "failed")
+    assert final["nodes"][1]["exit"] == {"code": None, "signal": 9}
     [soak] = final["soaks"]
     assert (soak["verdict"], soak["first_round"]) == ("failed", 1)
     records = box.records(run)

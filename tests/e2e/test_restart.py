@@ -76,7 +76,7 @@ def test_a_soakd_in_the_background_outlives_its_terminal(background: Box) -> Non
         pid = box.call("daemon.info")["pid"]
     assert os.getsid(pid) != os.getsid(0)
     assert Path(f"/proc/{pid}/fd/0").readlink() == Path("/dev/null")
-    for options in (["--background"], ["--state", "state2"], ["--socket", "s2.sock"]):
+    for options in (["--background", "--state", "state2"], ["--socket", "s2.sock"]):
         refused = box.serve_refused(*options)
         assert "another soakd" in refused
         assert str(box.folder) in refused

@@ -4,51 +4,45 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.box import Box
+from tests.e2e.pairs import wide_box
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-@pytest.fixture
-def root(box: Box, tmp_path: Path) -> Path:
-    """Return a path for a RUN_ROOT of this test, in the box that others share."""
-    return box.folder / f"run root {tmp_path.name}"
+@pytest.fixture(scope="module")
+def shared_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """Yield a box whose soakd has slots for two runs."""
+    with wide_box(tmp_path_factory.mktemp("roots")) as box:
+        yield box
 
 
-def test_a_new_run_root_is_made_and_linked(box: Box, root: Path) -> None:
-    """The node folders are there, and the links that the scripts' users look for."""
-    run = box.start("50", RUN_ROOT=str(root))
-    pid = box.until_rounds(run, 1)["nodes"][0]["pid"]
+def test_a_run_root_is_made_linked_kept_from_others_and_used_again(box: Box) -> None:
+    """The node folders are there, with the links that the scripts' users look for.
+
+    A second run is refused while the first one lives, and uses it afterwards; a bundle of the first
+    has no nodes then.
+    """
+    root = box.folder / "run root"
+    first = box.start("50", RUN_ROOT=str(root))
+    pid = box.until_rounds(first, 1)["nodes"][0]["pid"]
     assert Path(f"/proc/{pid}/cwd").resolve() == root / "mule-a"
-    assert (root / "logs").readlink() == box.run_folder(run) / "logs"
+    assert (root / "logs").readlink() == box.run_folder(first) / "logs"
     assert (root / "runner.state").read_text() == "running\n"
     assert "timer remaining_secs=" in (root / "logs" / "runner.log").read_text()
-    box.ctl("stop")
+    refused = box.start("50", RUN_ROOT=str(root), **box.other_urls())
+    text = box.wait(refused, status=5)["cause"]["text"]
+    assert "a live run uses it" in text
+    assert first in text
+    assert box.status(first)["state"] == "running"
+    box.ctl("stop", first)
     assert (root / "runner.state").read_text() == "stopped\n"
-    assert not (box.run_folder(run) / "nodes").exists()
-
-
-def test_a_foreign_run_root_is_refused_with_the_remedy_and_left_alone(box: Box, root: Path) -> None:
-    """Such as one of the scripts: it is never emptied."""
-    root.mkdir()
-    (root / "runner.pid").write_text("4711\n")
-    run = box.start("50", RUN_ROOT=str(root))
-    final = box.wait(run, status=5)
-    text = final["cause"]["text"]
-    assert f"cannot use RUN_ROOT {root}: it holds 'runner.pid'" in text
-    assert "choose an empty or new folder" in text
-    assert [path.name for path in root.iterdir()] == ["runner.pid"]
-
-
-def test_a_run_root_of_ours_is_used_again(box: Box, root: Path) -> None:
-    """Empty at first, then by the next run; a bundle of the earlier one has no nodes then."""
-    root.mkdir()
-    first = box.start("--rounds", "1", RUN_ROOT=str(root))
-    box.wait(first)
+    assert not (box.run_folder(first) / "nodes").exists()
     (root / "mule-a" / "left-by-first").write_text("")
     assert "mule-a/left-by-first" in _members(box, first)[0]
     # Relative, as in the scripts: to where the user stands.
@@ -63,21 +57,17 @@ def test_a_run_root_of_ours_is_used_again(box: Box, root: Path) -> None:
     assert "mule-a/config.toml" in _members(box, second)[0]
 
 
-def test_a_run_root_of_a_live_run_is_refused(bare_box: Box) -> None:
-    """Naming the run that uses it."""
-    box = bare_box
-    root = box.folder / "root"
-    (box.folder / "soakd.toml").write_text("max_running = 2\nrunning_per_user = 2\n")
-    box.install(outcomes=["hit"])
-    box.serve()
-    first = box.start("50", RUN_ROOT=str(root))
-    box.until_rounds(first, 1)
-    second = box.start("50", RUN_ROOT=str(root), **box.other_urls())
-    text = box.wait(second, status=5)["cause"]["text"]
-    assert "a live run uses it" in text
-    assert first in text
-    assert box.status(first)["state"] == "running"
-    box.ctl("stop", first)
+def test_a_foreign_run_root_is_refused_with_the_remedy_and_left_alone(box: Box) -> None:
+    """Such as one of the scripts: it is never emptied."""
+    root = box.folder / "scripts' root"
+    root.mkdir()
+    (root / "runner.pid").write_text("4711\n")
+    run = box.start("50", RUN_ROOT=str(root))
+    final = box.wait(run, status=5)
+    text = final["cause"]["text"]
+    assert f"cannot use RUN_ROOT {root}: it holds 'runner.pid'" in text
+    assert "choose an empty or new folder" in text
+    assert [path.name for path in root.iterdir()] == ["runner.pid"]
 
 
 def _members(box: Box, run: str) -> tuple[list[str], dict[str, object]]:

@@ -1,3 +1,5 @@
+"""The demo as its users' programs see it; what people see is shown in `tests/e2e/test_demo.py`."""
+
 from __future__ import annotations
 
 import json
@@ -40,25 +42,10 @@ def _demo(*argv: str) -> list[str]:
     return [sys.executable, "-m", "soakctl", "demo", *argv]
 
 
-def test_the_demo_ends_with_a_verdict_and_leaves_nothing(env: dict[str, str]) -> None:
-    """A whole soak: daemon, shim, two nodes, rounds, result."""
-    ended = subprocess.run(
-        _demo("--seconds", "4"), check=False, capture_output=True, text=True, env=env, timeout=120
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "r1 running" in ended.stdout
-    assert "round 1 " in ended.stdout
-    assert "r1 finished · passed" in ended.stdout
-    assert "SIMULAT" in ended.stdout
-    assert "This is a SIMULATION" in ended.stderr
-    assert "soakctl start 7200" in ended.stderr
-    assert "Traceback" not in ended.stderr
-
-
 def test_as_json_stdout_holds_events_and_the_final_status(env: dict[str, str]) -> None:
     """One value per line, and only those."""
     ended = subprocess.run(
-        _demo("--seconds", "2", "--json"),
+        _demo("--seconds", "1", "--json"),
         check=False,
         capture_output=True,
         text=True,
@@ -74,10 +61,8 @@ def test_as_json_stdout_holds_events_and_the_final_status(env: dict[str, str]) -
 @pytest.mark.parametrize(
     ("moment", "number", "status"),
     [
-        ("This is a SIMULATION", signal.SIGINT, 130),
-        ("r1 staging", signal.SIGINT, 130),
-        ("r1 starting", signal.SIGHUP, 129),
-        ("r1 running", signal.SIGTERM, 143),
+        ("r1 staging", signal.SIGHUP, 129),
+        ("r1 starting", signal.SIGTERM, 143),
     ],
 )
 def test_a_signal_at_any_moment_cleans_up(
