@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tarfile
 
 import pytest
 
 from tests.e2e.box import Box
-from tests.e2e.host import alive
+from tests.e2e.host import alive, listening
 from tests.e2e.nodes import LEAVES_A_CHILD, PANICS, teach
 from tests.e2e.records import check_sums, count
 
@@ -73,6 +74,18 @@ def test_a_program_that_cannot_be_executed_fails_naming_it(box: Box) -> None:
     assert (final["cause"]["code"], final["cause"]["node"]) == ("node_not_executed", "a")
     assert "No such file" in final["cause"]["text"]
     assert box.leftovers() == []
+
+
+def test_a_run_that_never_had_a_folder_can_be_collected(box: Box) -> None:
+    """Its port is taken before anything is made; any state means any."""
+    with listening(box.ports[1]):
+        run = box.start("50")
+        assert box.wait(run, status=5)["cause"]["code"] == "port_busy"
+    box.ctl("collect", run, "-o", "early.tar.gz")
+    with tarfile.open(box.folder / "early.tar.gz") as bundle:
+        manifest = bundle.extractfile("MANIFEST.json")
+        assert manifest is not None
+        assert json.load(manifest)["about"]["status"]["cause"]["code"] == "port_busy"
 
 
 def test_a_panic_of_a_node_fails_its_gate(box: Box) -> None:
