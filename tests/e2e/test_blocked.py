@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import inside
 from tests.e2e.box import Box
 from tests.e2e.freezer import Freezer, hierarchy
 from tests.e2e.host import alive
@@ -43,7 +44,7 @@ def freezer(tmp_path: Path) -> Iterator[Freezer]:
 
 def _block(box: Box, freezer: Freezer) -> tuple[str, int]:
     """Stop a run while one of its nodes is frozen; the run and the node's pid."""
-    run = box.start("50", "--set", "stop_grace_s=0.3")
+    run = inside.start(box, "50", "--set", "stop_grace_s=0.3")
     pid = box.until_rounds(run, 1)["nodes"][0]["pid"]
     freezer.freeze(pid)
     began = time.monotonic()
@@ -75,10 +76,9 @@ def _assert_blocked(box: Box, run: str, pid: int) -> None:
 
 
 def test_a_process_that_cannot_be_killed_keeps_slot_and_ports_until_it_is_gone(
-    own_box: Box, freezer: Freezer
+    box: Box, freezer: Freezer
 ) -> None:
     """Bounded stop, finished run, a reason for those behind it; no end of soakd changes that."""
-    box = own_box
     run, pid = _block(box, freezer)
     _assert_blocked(box, run, pid)
     queued = box.ctl("--json", "start", "--rounds", "1", env=box.plan_env()).json()
@@ -96,7 +96,7 @@ def test_a_process_that_cannot_be_killed_keeps_slot_and_ports_until_it_is_gone(
     assert alive(shim)
     assert alive(pid)
     freezer.thaw()
-    assert box.wait(queued["id"])["verdict"] == "passed"
+    assert inside.wait(box, queued["id"])["verdict"] == "passed"
     assert not alive(pid)
     assert not alive(shim)
     after = box.status(run)
@@ -106,16 +106,15 @@ def test_a_process_that_cannot_be_killed_keeps_slot_and_ports_until_it_is_gone(
     assert box.leftovers() == []
 
 
-def test_an_admin_may_have_it_forgotten(own_box: Box, freezer: Freezer) -> None:
+def test_an_admin_may_have_it_forgotten(box: Box, freezer: Freezer) -> None:
     """The slot is free at once, the audit log has who; soakd still cleans up after it one day."""
-    box = own_box
     run, pid = _block(box, freezer)
     other = box.plan_env(**box.other_urls())
     queued = box.ctl("--json", "start", "--rounds", "1", env=other).json()
     assert queued["reason"] == f"blocked lease pid {pid} of {run}"
     said = box.ctl("forget", run).out
     assert said == f"forgot {run}: its slot and ports are free; still there: pid {pid}\n"
-    assert box.wait(queued["id"])["verdict"] == "passed"
+    assert inside.wait(box, queued["id"])["verdict"] == "passed"
     status = box.status(run)
     assert (status["rung"], status["notes"]) == (None, [])
     assert alive(pid)
@@ -127,17 +126,17 @@ def test_an_admin_may_have_it_forgotten(own_box: Box, freezer: Freezer) -> None:
     assert "nothing to do" in box.ctl("forget", run, status=75).err
     box.leave()
     box.serve()
-    assert box.wait(box.start("--rounds", "1", **box.other_urls()))["verdict"] == "passed"
+    after = inside.start(box, "--rounds", "1", **box.other_urls())
+    assert inside.wait(box, after)["verdict"] == "passed"
     assert _leases(box, run) == ["forgotten"]
     freezer.thaw()
     wait_for(lambda: box.leftovers() == [], "soakd has cleaned up")
 
 
 def test_one_thread_that_cannot_be_killed_is_enough(
-    own_box: Box, freezer: Freezer, tmp_path: Path
+    box: Box, freezer: Freezer, tmp_path: Path
 ) -> None:
     """The node's first thread is dead then, a zombie to look at: the process has its port still."""
-    box = own_box
     program = box.soaks[0] / "rust-mule"
     real = tmp_path / "program"
     first_line = program.read_bytes().partition(b"\n")[0].decode()
@@ -148,7 +147,7 @@ def test_one_thread_that_cannot_be_killed_is_enough(
         f"runpy.run_path({str(real)!r}, run_name='__main__')\n"
     )
     program.chmod(0o755)
-    run = box.start("50", "--set", "stop_grace_s=0.3")
+    run = inside.start(box, "50", "--set", "stop_grace_s=0.3")
     pid = box.until_rounds(run, 1)["nodes"][0]["pid"]
     [thread] = {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - {pid}
     freezer.freeze_thread(thread)
@@ -161,18 +160,6 @@ def test_one_thread_that_cannot_be_killed_is_enough(
     freezer.thaw()
     wait_for(lambda: _leases(box, run) == [], "nothing is leased")
     assert box.leftovers() == []
-
-
-def test_a_stopped_node_ends_like_any_other(box: Box) -> None:
-    """SIGSTOP holds SIGINT and SIGTERM off, not SIGKILL."""
-    run = box.start("50", "--set", "stop_grace_s=0.3")
-    pid = box.until_rounds(run, 1)["nodes"][0]["pid"]
-    os.kill(pid, signal.SIGSTOP)
-    rungs = [line.split()[0] for line in box.ctl("stop", run).out.splitlines()[1:-1]]
-    assert rungs == ["SIGINT", "SIGTERM", "SIGKILL"]
-    assert not alive(pid)
-    assert box.leftovers() == []
-    assert box.status(run)["nodes"][0]["exit"]["signal"] == signal.SIGKILL
 
 
 def _audit(box: Box, run: str) -> list[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import faults
+from tests.e2e import faults, inside
 from tests.e2e.box import Box
 from tests.e2e.host import alive, node_python
 from tests.e2e.records import epoch
@@ -49,8 +49,8 @@ def test_a_held_port_fails_the_run_at_once_naming_its_holder(box: Box, address: 
     """On one loopback address, the other, or all; no node is started, the holder is left alone."""
     port = box.ports[1]
     with _held(address, port) as sock:
-        run = box.start("50")
-        final = box.wait(run, status=5)
+        run = inside.start(box, "50")
+        final = inside.wait(box, run, status=5)
         assert (final["cause"]["code"], final["cause"]["node"]) == ("port_busy", "b")
         text = final["cause"]["text"]
         assert f"cannot use port {port} for node b" in text
@@ -73,7 +73,7 @@ def test_a_holder_of_another_user_is_named_and_lives(box: Box) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"listening\n"
-        final = box.wait(box.start("50"), status=5)
+        final = inside.wait(box, inside.start(box, "50"), status=5)
         assert (final["cause"]["code"], final["cause"]["node"]) == ("port_busy", "a")
         assert f"pid {holder.pid} (" in final["cause"]["text"]
         assert f"of uid {_NOBODY}" in final["cause"]["text"]
@@ -85,19 +85,19 @@ def test_a_holder_of_another_user_is_named_and_lives(box: Box) -> None:
 
 def test_connections_of_the_run_before_do_not_hold_its_ports(box: Box) -> None:
     """TIME_WAIT is not busy: the next run starts on the same ports at once."""
-    run = box.start("50")
+    run = inside.start(box, "50")
     box.until_rounds(run, 1)
     clients = [http.client.HTTPConnection("127.0.0.1", port, timeout=5) for port in box.ports]
     for client in clients:
         client.request("GET", "/api/v1/health")
         assert client.getresponse().read() == b'{"ok":true}'
     # The nodes close first, so it is their side that lingers.
-    box.ctl("stop", run)
+    inside.stop(box, run)
     for client in clients:
         client.close()
     wait_for(lambda: all(_lingers(port) for port in box.ports), "connections in TIME_WAIT")
-    again = box.start("--rounds", "1")
-    assert box.wait(again)["verdict"] == "passed"
+    again = inside.start(box, "--rounds", "1")
+    assert inside.wait(box, again)["verdict"] == "passed"
     assert all(_lingers(port) for port in box.ports)
 
 
@@ -146,7 +146,7 @@ class _Listener(threading.Thread):
 
 def test_a_stranger_that_takes_the_port_in_mid_run_hears_not_a_byte(box: Box) -> None:
     """The node lost its listener: rounds become errors that name the stranger, never misses."""
-    run = box.start("50")
+    run = inside.start(box, "50")
     status = box.until_rounds(run, 1)
     victim = status["nodes"][1]["pid"]
     faults.now(box, run, "b", "api-closed")
@@ -160,7 +160,7 @@ def test_a_stranger_that_takes_the_port_in_mid_run_hears_not_a_byte(box: Box) ->
         assert after["rounds"]["miss"] == 0
         assert stranger.heard == b""
         assert alive(victim)
-        box.ctl("stop", run)
+        inside.stop(box, run)
     finally:
         stranger.close()
     assert stranger.heard == b""

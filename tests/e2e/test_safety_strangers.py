@@ -7,13 +7,14 @@ import pty
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e import inside
 from tests.e2e.box import Box
 from tests.e2e.host import alive, node_python
 from tests.e2e.waiting import wait_for
@@ -49,8 +50,9 @@ class Strangers:
         self._start("owner's tail in a terminal", ["tail", "-f", log], cwd=home, terminal=True)
         self._start("names the folder", [node_python(), "-c", _SLEEP, str(home)], cwd=Path("/"))
         self._start("same program", ["./rust-mule"], cwd=self._another_node())
-        shutil.copy("/bin/sleep", self._box.folder / "rust-mule")
-        self._start("same name", ["./rust-mule", "100"], cwd=self._box.folder)
+        elsewhere = self._box.soaks[0].parent
+        shutil.copy("/bin/sleep", elsewhere / "rust-mule")
+        self._start("same name", ["./rust-mule", "100"], cwd=elsewhere)
         if os.geteuid() == 0:
             nobody = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
             self._start("nonce, another uid", ["sleep", "100"], env=self._nonce, popen=nobody)
@@ -105,7 +107,7 @@ class Strangers:
 
     def _another_node(self) -> Path:
         """A node of the same source, started by hand in a folder of its own."""
-        folder = self._box.folder / "by-hand" / "mule-a"
+        folder = self._box.soaks[0].parent / "by-hand" / "mule-a"
         shutil.copytree(self._box.soaks[0], folder)
         config = folder / "config.toml"
         [port] = free_ports(1)
@@ -120,29 +122,45 @@ def _words(pid: int) -> list[str]:
     return words[-1:] if words[-1:] == ["./rust-mule"] else words
 
 
-@pytest.fixture
-def held_box(bare_box: Box, request: pytest.FixtureRequest) -> Box:
-    """Return a box whose soakd holds its runs as the test wants it, two at a time."""
-    (bare_box.folder / "soakd.toml").write_text(
-        f'containment = "{request.param}"\nmax_running = 2\nrunning_per_user = 2\n'
-    )
-    bare_box.install(outcomes=["hit"])
-    bare_box.serve()
-    return bare_box
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Box]]:
+    """Yield what gives a box whose soakd holds its runs in some way, two at a time."""
+    made: dict[str, Box] = {}
+    with ExitStack() as stack:
+
+        def held(by: str) -> Box:
+            if by not in made:
+                box = Box(tmp_path_factory.mktemp(by))
+                stack.callback(box.close)
+                (box.folder / "soakd.toml").write_text(
+                    f'containment = "{by}"\nmax_running = 2\nrunning_per_user = 2\n'
+                )
+                box.serve()
+                made[by] = box
+            return made[by]
+
+        yield held
+    assert [box.leftovers() for box in made.values()] == [[]] * len(made)
 
 
 @pytest.fixture
-def run(held_box: Box) -> str:
+def shared_box(boxes: Callable[[str], Box], request: pytest.FixtureRequest) -> Box:
+    """Return the box that the test wants, which others want as well."""
+    return boxes(request.param)
+
+
+@pytest.fixture
+def run(box: Box) -> str:
     """Return a live run."""
-    run = held_box.start("50", "--set", "stop_grace_s=0.3")
-    held_box.until_rounds(run, 1)
+    run = inside.start(box, "50", "--set", "stop_grace_s=0.3")
+    box.until_rounds(run, 1)
     return run
 
 
 @pytest.fixture
-def strangers(held_box: Box, run: str) -> Iterator[Strangers]:
+def strangers(box: Box, run: str) -> Iterator[Strangers]:
     """Yield strangers of each kind around the run; they are ended before the box is looked at."""
-    made = Strangers(held_box, run)
+    made = Strangers(box, run)
     try:
         made.surround(run)
         yield made
@@ -152,43 +170,40 @@ def strangers(held_box: Box, run: str) -> Iterator[Strangers]:
 
 def _neighbour(box: Box) -> tuple[str, list[int]]:
     """Another run of the same soakd, of the very same folders and program."""
-    run = box.start("50", **box.other_urls())
+    run = inside.start(box, "50", **box.other_urls())
     return run, [node["pid"] for node in box.until_rounds(run, 1)["nodes"]]
 
 
 @pytest.mark.parametrize(
-    ("held_box", "ending"),
+    ("shared_box", "ending"),
     [
         ("auto", "stop"),
         ("evidence", "stop"),
         ("evidence", "crash of the shim"),
         ("evidence", "crash of both"),
     ],
-    indirect=["held_box"],
+    indirect=["shared_box"],
 )
-def test_only_what_is_the_runs_goes(
-    held_box: Box, run: str, strangers: Strangers, ending: str
-) -> None:
+def test_only_what_is_the_runs_goes(box: Box, run: str, strangers: Strangers, ending: str) -> None:
     """Stopped by the ladder, or swept after a crash: those around it live, another run as well."""
-    box = held_box
     other, others = _neighbour(box)
     pids = [node["pid"] for node in box.status(run)["nodes"]]
     assert strangers.lost() == []
     if ending == "stop":
-        box.ctl("stop", run)
+        inside.stop(box, run)
     else:
         if ending == "crash of both":
             box.leave(signal.SIGKILL)
         os.kill(box.row(run)["shim_pid"], signal.SIGKILL)
         if ending == "crash of both":
             box.serve()
-        box.wait(run, status=5)
+        inside.wait(box, run, status=5)
     assert [pid for pid in pids if alive(pid)] == []
     assert strangers.lost() == []
     assert set(box.processes()) <= {*strangers.pids(), *others, box.row(other)["shim_pid"]}
     assert box.status(other)["state"] == "running"
     assert [node["pid"] for node in box.status(other)["nodes"]] == others
-    box.ctl("stop", other)
+    inside.stop(box, other)
     assert strangers.lost() == []
     swept = [e["data"] for e in box.records(run, "logs/events.ndjson") if e["kind"] == "swept"]
     if swept:
@@ -206,17 +221,16 @@ def _has_no_cgroup(box: Box, run: str) -> bool:
 
 @needs_root
 @pytest.mark.parametrize(
-    ("held_box", "again"),
+    ("shared_box", "again"),
     [
         ("auto", "while soakd is away"),
         ("evidence", "while soakd is away"),
         ("evidence", "before a stop"),
     ],
-    indirect=["held_box"],
+    indirect=["shared_box"],
 )
-def test_pids_that_went_to_strangers_are_theirs(held_box: Box, run: str, again: str) -> None:
+def test_pids_that_went_to_strangers_are_theirs(box: Box, run: str, again: str) -> None:
     """Shim and nodes are gone, other processes bear their pids: soakd ends the run, not those."""
-    box = held_box
     shim = box.row(run)["shim_pid"]
     pids = [shim, *(node["pid"] for node in box.status(run)["nodes"])]
     if again == "while soakd is away":
@@ -235,7 +249,7 @@ def test_pids_that_went_to_strangers_are_theirs(held_box: Box, run: str, again: 
         else:
             box.daemon.send_signal(signal.SIGCONT)
             box.call("run.stop", run=run)
-        final = box.wait(run, status=5)
+        final = inside.wait(box, run, status=5)
         assert final["result"] == "failed"
         assert [node["pid"] for node in final["nodes"]] == [None, None]
         assert [process.poll() for process in made] == [None] * len(made)
