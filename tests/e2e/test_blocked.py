@@ -70,7 +70,7 @@ def _assert_blocked(box: Box, run: str, pid: int) -> None:
         f"process {pid} could not be killed; slot and ports {ports} stay taken until it is gone"
         f" or an admin says `soakctl forget {run}`"
     )
-    assert note in box.ctl("status", run).out
+    assert note in inside.status_text(status)
     assert f"aborted, blocked by pid {pid}" in box.ctl("list").out
     assert _leases(box, run) == ["blocked", "port", "port", "session", "session", "slot"]
 
