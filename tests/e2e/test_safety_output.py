@@ -69,7 +69,7 @@ def test_endless_output_leaves_a_capped_file_with_head_tail_and_mark(
     box: Box, floods: list[tuple[str, int]]
 ) -> None:
     """As fast as the node can, while rounds go on; the disk keeps 256 MiB of it."""
-    run = inside.start(box, "100", WAIT_SEARCH="0.5")
+    run = inside.start(box, "300", WAIT_SEARCH="0.5")
     box.until_rounds(run, 1)
     out = box.run_folder(run) / "logs" / "a.out"
     for stream, size in floods:
