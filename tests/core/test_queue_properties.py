@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from soakd.core.queue import Candidate, Capacity, Holder, Promise, Snapshot, extension, pick
+from soakd.core.queue import (
+    Candidate,
+    Capacity,
+    Holder,
+    Picked,
+    Promise,
+    Snapshot,
+    extension,
+    pick,
+)
 from tests.core.helpers import steady
 from tests.core.queue_kit import Host, candidate
 
@@ -66,10 +75,21 @@ def _snapshots(draw: st.DrawFn) -> Snapshot:
 
 
 @settings(steady, max_examples=120)
-@given(snapshot=_snapshots(), capacity=_capacities)
-def test_nothing_is_ever_given_twice(snapshot: Snapshot, capacity: Capacity) -> None:
-    """Slots, a user's share, ports, names, disk: what starts fits beside all that is there."""
+@given(snapshot=_snapshots(), capacity=_capacities, seed=st.integers(0, 999))
+def test_what_holds_for_every_queue(snapshot: Snapshot, capacity: Capacity, seed: int) -> None:
+    """Nothing is given twice, everybody is told, order says nothing, and a second look is idle.
+
+    One search for all four: to draw a queue takes longer than to look at what was picked of it.
+    """
     picked = pick(snapshot, capacity, 0.0)
+    _nothing_is_given_twice(snapshot, capacity, picked)
+    _every_queued_run_starts_or_is_told_why_not(snapshot, picked)
+    _the_order_of_what_is_given_says_nothing(snapshot, capacity, picked, seed)
+    _a_pick_after_a_pick_changes_nothing(snapshot, capacity)
+
+
+def _nothing_is_given_twice(snapshot: Snapshot, capacity: Capacity, picked: Picked) -> None:
+    """Slots, a user's share, ports, names, disk: what starts fits beside all that is there."""
     queued = {run.id: run for run in snapshot.queued}
     started = [(queued[grant.id], grant.auto_ports) for grant in picked.start]
     holders = list(snapshot.holders)
@@ -93,11 +113,8 @@ def test_nothing_is_ever_given_twice(snapshot: Snapshot, capacity: Capacity) -> 
     assert len(set(ports)) == len(ports)
 
 
-@settings(steady, max_examples=120)
-@given(snapshot=_snapshots(), capacity=_capacities)
-def test_every_queued_run_starts_or_is_told_why_not(snapshot: Snapshot, capacity: Capacity) -> None:
+def _every_queued_run_starts_or_is_told_why_not(snapshot: Snapshot, picked: Picked) -> None:
     """With positions from 1, times that are not past, and the promise only for its own run."""
-    picked = pick(snapshot, capacity, 0.0)
     started = [grant.id for grant in picked.start]
     assert sorted([*started, *picked.waiting]) == sorted(run.id for run in snapshot.queued)
     positions = [place.position for place in picked.waiting.values()]
@@ -110,10 +127,8 @@ def test_every_queued_run_starts_or_is_told_why_not(snapshot: Snapshot, capacity
     assert picked.promise is None or picked.promise.id in picked.waiting
 
 
-@settings(steady, max_examples=80)
-@given(snapshot=_snapshots(), capacity=_capacities, seed=st.integers(0, 999))
-def test_the_order_of_what_is_given_says_nothing(
-    snapshot: Snapshot, capacity: Capacity, seed: int
+def _the_order_of_what_is_given_says_nothing(
+    snapshot: Snapshot, capacity: Capacity, picked: Picked, seed: int
 ) -> None:
     """A queue read from a dictionary of another order is the same queue."""
     dice = random.Random(seed)
@@ -122,12 +137,10 @@ def test_the_order_of_what_is_given_says_nothing(
     dice.shuffle(holders)
     usage = dict(sorted(snapshot.usage.items(), reverse=True))
     mixed = Snapshot(queued, holders, usage, snapshot.promise)
-    assert pick(mixed, capacity, 0.0) == pick(snapshot, capacity, 0.0)
+    assert pick(mixed, capacity, 0.0) == picked
 
 
-@settings(steady, max_examples=80)
-@given(snapshot=_snapshots(), capacity=_capacities)
-def test_a_pick_after_a_pick_changes_nothing(snapshot: Snapshot, capacity: Capacity) -> None:
+def _a_pick_after_a_pick_changes_nothing(snapshot: Snapshot, capacity: Capacity) -> None:
     """Nobody starts, no promise moves, until something happens."""
     host = Host(capacity)
     host.queued = {run.id: run for run in snapshot.queued}
@@ -331,8 +344,14 @@ def a_week(seed: int, steps: int) -> None:
     users.go_home()
 
 
+_SEEDS = [
+    *range(8),
+    *(pytest.param(seed, marks=pytest.mark.campaign) for seed in range(8, 20)),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", _SEEDS)
 def test_promises_are_kept_through_a_week_of_anything(seed: int) -> None:
     """Submissions, early ends, extends, holds, cancels and time, all mixed."""
     a_week(seed, 150)
@@ -366,11 +385,27 @@ def test_no_stream_of_short_runs_starves_one_that_needs_much(seed: int) -> None:
     assert host.started[3] <= 4 * 9 * HOUR_S
 
 
+_full_hosts = given(seed=st.integers(0, 10_000), slots=st.integers(1, 3))
+
+
 @pytest.mark.slow
-@steady
-@given(seed=st.integers(0, 10_000), slots=st.integers(1, 3))
+@settings(steady, max_examples=15)
+@_full_hosts
 def test_every_user_of_a_full_host_gets_a_turn(seed: int, slots: int) -> None:
     """However many runs the others queue: nobody waits longer than all others have turns."""
+    everybody_gets_a_turn(seed, slots)
+
+
+@pytest.mark.campaign
+@steady
+@_full_hosts
+def test_every_user_of_many_full_hosts_gets_a_turn(seed: int, slots: int) -> None:
+    """The same, of more hosts."""
+    everybody_gets_a_turn(seed, slots)
+
+
+def everybody_gets_a_turn(seed: int, slots: int) -> None:
+    """Five users each of whom always has a run in the queue."""
     dice = random.Random(seed)
     host = Host(Capacity(slots, 1))
     users, next_id = 5, 1
