@@ -15,6 +15,9 @@ from tests.e2e.box import Box
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
+UNHURRIED = "1"
+"""Between rounds of a soak that only has a slot."""
+
 
 def _queue(box: Box) -> dict[str, dict[str, Any]]:
     return {entry["id"]: entry for entry in box.ctl("--json", "queue").json()}
@@ -34,10 +37,12 @@ def _shim_latest_end(box: Box, run: str) -> float:
     return float([end for end in ends if end is not None][-1])
 
 
-def test_hold_release_and_top_change_the_order(own_box: Box) -> None:
-    """The head is promised a start; whoever takes its place is promised it then."""
-    box = own_box
-    running = box.start("50")
+def test_hold_release_and_top_change_the_order_which_outlives_soakd(box: Box) -> None:
+    """The head is promised a start; whoever takes its place is promised it then.
+
+    The line and what was said of it stand to the second when another soakd takes over.
+    """
+    running = box.start("50", WAIT_BETWEEN=UNHURRIED)
     second, third = box.start("50", "--label", "second"), box.start("--rounds", "1")
     queue = _queue(box)
     assert [*queue] == [running, second, third]
@@ -51,9 +56,16 @@ def test_hold_release_and_top_change_the_order(own_box: Box) -> None:
     assert (held["reason"], held["promised"], held["position"]) == ("held", False, 2)
     assert _queue(box)[third]["promised"]
     assert "held" in box.ctl("queue").out
-    box.leave()
+    box.until_rounds(running, 1)
+    promised = box.status(third)["expected_start"]
+    box.leave(signal.SIGKILL)
     box.serve()
-    assert box.status(second)["reason"] == "held"
+    assert (box.status(second)["reason"], box.status(second)["position"]) == ("held", 2)
+    after = box.status(third)
+    assert (after["promised"], after["position"]) == (True, 1)
+    # Records are in milliseconds, and two clocks were read.
+    assert abs(_seconds(after["expected_start"]) - _seconds(promised)) < 1.0
+    assert not any("moved" in what for what in _audit(box, third))
     assert box.ctl("--json", "release", second).json()["position"] == 2
     first = box.ctl("--json", "top", second).json()
     assert (first["position"], first["promised"]) == (1, True)
@@ -67,30 +79,14 @@ def test_hold_release_and_top_change_the_order(own_box: Box) -> None:
     box.wait(third)
 
 
-def test_a_promise_outlives_soakd(own_box: Box) -> None:
-    """To the second, however the one before ended."""
-    box = own_box
-    running = box.start("50")
-    box.until_rounds(running, 1)
-    second = box.start("50")
-    promised = box.status(second)["expected_start"]
-    box.leave(signal.SIGKILL)
-    box.serve()
-    assert box.status(second)["promised"] is True
-    # Records are in milliseconds, and two clocks were read.
-    assert abs(_seconds(box.status(second)["expected_start"]) - _seconds(promised)) < 1.0
-    assert not any("moved" in what for what in _audit(box, second))
-
-
 def _seconds(time_text: str) -> float:
     return datetime.fromisoformat(time_text).timestamp()
 
 
-def test_an_extension_moves_the_deadline_and_breaks_no_promise(own_box: Box) -> None:
+def test_an_extension_moves_the_deadline_and_breaks_no_promise(box: Box) -> None:
     """Refused with the longest possible one while somebody was promised the slot."""
-    box = own_box
     # Long enough for four calls of soakctl on a box whose cores are busy.
-    running = box.start("15")
+    running = box.start("15", WAIT_BETWEEN=UNHURRIED)
     box.until_rounds(running, 1)
     ends_s = _shim_latest_end(box, running)
     deadline = box.status(running)["deadline_at"]
@@ -121,10 +117,9 @@ def test_an_extension_moves_the_deadline_and_breaks_no_promise(own_box: Box) -> 
     assert f"soakctl start --again {running}" in said
 
 
-def test_a_drain_outlives_soakd_and_ends_with_resume(own_box: Box) -> None:
+def test_a_drain_outlives_soakd_and_ends_with_resume(box: Box) -> None:
     """Runs that have a slot go on; new ones are queued with the reason."""
-    box = own_box
-    running = box.start("50")
+    running = box.start("50", WAIT_BETWEEN=UNHURRIED)
     assert "no run is started; 1 running, 0 queued" in box.ctl("daemon", "drain").out
     waiting = box.ctl("--json", "start", "--rounds", "1", env=box.plan_env()).json()
     assert (waiting["state"], waiting["reason"], waiting["expected_start"]) == (
@@ -171,9 +166,9 @@ def roomy_box(bare_box: Box) -> Box:
 def test_limits_of_a_user_say_what_to_do(roomy_box: Box) -> None:
     """In the queue, per minute, and in length."""
     box = roomy_box
-    env = box.plan_env()
+    env = box.plan_env(WAIT_BETWEEN=UNHURRIED)
     assert "max_duration_s" in box.ctl("start", "3h", env=env, status=78).err
-    running, waiting = box.start("50"), box.start("50")
+    running, waiting = box.start("50", WAIT_BETWEEN=UNHURRIED), box.start("50")
     assert box.status(waiting)["reason"] == f"port {min(box.ports)} leased by {running}"
     full = box.ctl("start", "50", env=env, status=75).err
     assert "queued_per_user is 1" in full
@@ -189,7 +184,7 @@ def test_limits_of_a_user_say_what_to_do(roomy_box: Box) -> None:
 def test_two_runs_with_auto_ports_live_side_by_side(roomy_box: Box) -> None:
     """Of the same folders; each node listens on the port that it was given."""
     box = roomy_box
-    runs = [box.start("50", "--ports", "auto") for _ in range(2)]
+    runs = [box.start("50", "--ports", "auto", WAIT_BETWEEN=UNHURRIED) for _ in range(2)]
     for run in runs:
         box.until_rounds(run, 1)
     with closing(sqlite3.connect(box.state / "soakd.db")) as store:
