@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -68,9 +69,9 @@ class SharedBox(Box):
         self._write_accounts(accounts, homes)
         self.library = folder / "lib"
         for package in (ROOT / "soakctl", ROOT / "soakd", Path(msgpack.__file__).parent):
-            shutil.copytree(
-                package, self.library / package.name, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            shutil.copytree(package, self.library / package.name)
+        # Users may not write there: each soakctl of theirs would compile it anew.
+        compileall.compile_dir(self.library, quiet=1)
 
     def home(self, user: User) -> Path:
         """A folder that belongs to the user."""

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.accounts import ALICE, BOB, MALLORY, SharedBox, why_not
+from tests.e2e.accounts import MALLORY, why_not
 from tests.e2e.box import Box
 from tests.e2e.host import alive, node_python
 from tests.e2e.waiting import wait_for
@@ -29,6 +28,8 @@ _WAITS = (
     "wait_publish = 0.05\nwait_search = 0.1\nwait_between = 0.05\nread_every = 0\n"
     "miss_recheck_attempts = 0\n"
 )
+UNHURRIED = "1"
+"""Between rounds of a soak that only has the slot."""
 _IMPOSTOR = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -49,7 +50,6 @@ class Theirs:
 
     def __init__(self, box: Box) -> None:
         """Takes the box's folders and ports; the box gets others for its own nodes."""
-        box.install(outcomes=["hit"])
         self.folders, self.ports = box.soaks, box.ports
         self.processes: list[subprocess.Popen[bytes]] = []
         self.plan = box.folder / "theirs.toml"
@@ -124,12 +124,10 @@ def events(box: Box, run: str, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.safety
-def test_their_nodes_are_measured_beside_a_soak_and_left_alone(bare_box: Box) -> None:
+def test_their_nodes_are_measured_beside_a_soak_and_left_alone(box: Box) -> None:
     """No slot is needed; afterwards they live, with not a byte of their folders changed."""
-    box = bare_box
     with theirs_of(box) as theirs:
-        box.serve()
-        soak = box.start("1h")
+        soak = box.start("1h", WAIT_BETWEEN=UNHURRIED)
         box.until_rounds(soak, 1)
         before = theirs.traces()
         run = attach(box, theirs, "--rounds", "3")
@@ -143,7 +141,6 @@ def test_their_nodes_are_measured_beside_a_soak_and_left_alone(bare_box: Box) ->
         assert [process.poll() for process in theirs.processes] == [None, None]
         _check_records(box, theirs, run)
         box.ctl("stop", soak)
-    assert box.leftovers() == []
 
 
 def _check_records(box: Box, theirs: Theirs, run: str) -> None:
@@ -172,11 +169,9 @@ def _check_records(box: Box, theirs: Theirs, run: str) -> None:
     assert gates == ["rounds >= 1", "errors <= 5%", "measured >= 90%"]
 
 
-def test_an_attached_run_is_taken_over_like_any_other(bare_box: Box) -> None:
+def test_an_attached_run_is_taken_over_like_any_other(box: Box) -> None:
     """soakd is killed; its successor goes on with the shim, and a stop stops no node."""
-    box = bare_box
     with theirs_of(box) as theirs:
-        box.serve()
         run = attach(box, theirs, "1h", "--set", "wait_search=0.5")
         box.until_rounds(run, 1)
         shim = box.row(run)["shim_pid"]
@@ -193,14 +188,11 @@ def test_an_attached_run_is_taken_over_like_any_other(bare_box: Box) -> None:
         assert not alive(shim)
         assert events(box, run, "rung") == []
         assert [process.poll() for process in theirs.processes] == [None, None]
-    assert box.leftovers() == []
 
 
-def test_a_node_that_goes_away_and_comes_back_is_trouble_and_no_end(bare_box: Box) -> None:
+def test_a_node_that_goes_away_and_comes_back_is_trouble_and_no_end(box: Box) -> None:
     """Rounds are errors meanwhile; a new token is read when the old one is refused."""
-    box = bare_box
     with theirs_of(box) as theirs:
-        box.serve()
         run = attach(box, theirs, "1h")
         box.until_rounds(run, 1)
         theirs.processes[1].kill()
@@ -217,16 +209,13 @@ def test_a_node_that_goes_away_and_comes_back_is_trouble_and_no_end(bare_box: Bo
         box.ctl("stop", run)
         tokens = theirs.token_file(theirs.folders[1]).read_text().strip()
         assert tokens not in box.ctl("logs", run).out
-    assert box.leftovers() == []
 
 
 @_AS_ROOT
 @pytest.mark.safety
-def test_another_users_listener_in_a_nodes_place_gets_no_token(bare_box: Box) -> None:
+def test_another_users_listener_in_a_nodes_place_gets_no_token(box: Box) -> None:
     """Not a byte is sent to it, an event names both users, and the right one is spoken to again."""
-    box = bare_box
     with theirs_of(box) as theirs:
-        box.serve()
         run = attach(box, theirs, "1h")
         box.until_rounds(run, 1)
         theirs.processes[0].kill()
@@ -261,50 +250,10 @@ def impostor(port: int, heard: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-@_AS_ROOT
-@pytest.mark.safety
-def test_nodes_of_another_users_run_cannot_be_attached_to() -> None:
-    """Whatever token file is named; those of a run of one's own can."""
-    # Not below pytest's own folders: those are closed to other users.
-    with tempfile.TemporaryDirectory(prefix="soakd-t-", ignore_cleanup_errors=True) as folder:
-        box = SharedBox(Path(folder))
-        try:
-            box.install(outcomes=["hit"])
-            box.serve(wrapper=box.wrapper)
-            for node in box.soaks:
-                for path in (node, *node.rglob("*")):
-                    os.chown(path, ALICE.uid, ALICE.uid)
-            run = box.start_as(ALICE, "1h")
-            box.until_rounds(run, 1)
-            for user, status in ((BOB, 77), (ALICE, 0)):
-                plan = _plan_of(box, user.uid, run)
-                args = ("start", "--plan", plan, "--rounds", "1", "--wait")
-                done = box.as_user(user, *args, status=status)
-                assert ("is leased to r1 of alice-e2e" in done.err) == (user is BOB)
-            box.as_user(ALICE, "stop", run)
-        finally:
-            box.close()
-        assert box.leftovers() == []
-
-
-def _plan_of(box: SharedBox, uid: int, run: str) -> str:
-    """A plan file for the nodes of a run, with token files that the user may read."""
-    text = _WAITS
-    for name, port in zip("ab", box.ports, strict=True):
-        token = box.folder / f"{uid}-{name}.token"
-        token.write_bytes((box.node(run, name) / "data" / "api.token").read_bytes())
-        os.chown(token, uid, uid)
-        token.chmod(0o600)
-        text += f'[node.{name}]\nurl = "127.0.0.1:{port}"\ntoken_file = "{token}"\n'
-    plan = box.folder / f"{uid}.toml"
-    plan.write_text(text)
-    return str(plan)
-
-
 def test_a_self_test_on_nodes_that_somebody_else_runs(box: Box) -> None:
     """By the script's four options, beside a run that holds the only slot."""
     with theirs_of(box) as theirs:
-        busy = box.start("1h")
+        busy = box.start("1h", WAIT_BETWEEN=UNHURRIED)
         where = [
             word
             for name, folder, port in zip("ab", theirs.folders, theirs.ports, strict=True)

@@ -25,6 +25,13 @@ _PUBLIC_KEYS = {
     "id", "owner", "label", "state", "created_at", "started_at", "ended_at", "reason",
 }  # fmt: skip
 
+UNHURRIED = "1"
+"""Between rounds of a soak that only has to be there."""
+_WAITS = (
+    "wait_publish = 0.05\nwait_search = 0.1\nwait_between = 0.05\nread_every = 0\n"
+    "miss_recheck_attempts = 0\n"
+)
+
 
 @pytest.fixture(scope="module")
 def system_box(request: pytest.FixtureRequest) -> Iterator[SharedBox]:
@@ -63,7 +70,7 @@ def shared(system_box: SharedBox) -> Iterator[SharedBox]:
 
 def test_nodes_and_shim_run_as_their_submitter(shared: SharedBox) -> None:
     """Uid, gid and groups by the account, no way to new privileges, a built environment."""
-    run = shared.start_as(ALICE, "50")
+    run = shared.start_as(ALICE, "50", WAIT_BETWEEN=UNHURRIED)
     pids = [node["pid"] for node in shared.until_rounds(run, 1)["nodes"]]
     for pid in [*pids, shared.row(run)["shim_pid"]]:
         facts = _facts(pid)
@@ -104,7 +111,7 @@ def test_the_owner_reads_the_run_folder_and_cannot_write_it(shared: SharedBox) -
 
 def test_another_user_sees_only_that_there_is_a_run(shared: SharedBox) -> None:
     """No stop, collect or logs; an admin may; whoever is in no group cannot even connect."""
-    run = shared.start_as(ALICE, "50", "--label", "hers")
+    run = shared.start_as(ALICE, "50", "--label", "hers", WAIT_BETWEEN=UNHURRIED)
     shared.until_rounds(run, 1)
     watch = shared.spawn_as(BOB, "--json", "watch", run)
     for verb in ("stop", "collect", "logs"):
@@ -128,9 +135,36 @@ def test_another_user_sees_only_that_there_is_a_run(shared: SharedBox) -> None:
     assert {frozenset(event["data"]) for event in events} == {frozenset(_PUBLIC_KEYS)}
 
 
+@pytest.mark.safety
+def test_nodes_of_another_users_run_cannot_be_attached_to(shared: SharedBox) -> None:
+    """Whatever token file is named; those of a run of one's own can."""
+    run = shared.start_as(ALICE, "1h", WAIT_BETWEEN=UNHURRIED)
+    shared.until_rounds(run, 1)
+    for user, status in ((BOB, 77), (ALICE, 0)):
+        plan = _plan_of(shared, user.uid, run)
+        args = ("start", "--plan", plan, "--rounds", "1", "--wait")
+        done = shared.as_user(user, *args, status=status)
+        assert (f"is leased to {run} of alice-e2e" in done.err) == (user is BOB)
+    shared.as_user(ALICE, "stop", run)
+
+
+def _plan_of(box: SharedBox, uid: int, run: str) -> str:
+    """A plan file for the nodes of a run, with token files that the user may read."""
+    text = _WAITS
+    for name, port in zip("ab", box.ports, strict=True):
+        token = box.folder / f"{uid}-{name}.token"
+        token.write_bytes((box.node(run, name) / "data" / "api.token").read_bytes())
+        os.chown(token, uid, uid)
+        token.chmod(0o600)
+        text += f'[node.{name}]\nurl = "127.0.0.1:{port}"\ntoken_file = "{token}"\n'
+    plan = box.folder / f"{uid}.toml"
+    plan.write_text(text)
+    return str(plan)
+
+
 def test_a_bundle_holds_what_its_owner_may_read_and_is_the_owners(shared: SharedBox) -> None:
     """Links out of a node folder are not followed, by whoever packs."""
-    run = shared.start_as(ALICE, "50")
+    run = shared.start_as(ALICE, "50", WAIT_BETWEEN=UNHURRIED)
     shared.until_rounds(run, 1)
     secret = shared.folder / "roots-own"
     secret.write_text("only for root")
@@ -153,7 +187,8 @@ def test_a_folder_that_the_submitter_cannot_read_is_refused(shared: SharedBox) -
     """By soakctl at once; by the shim, with the submitter's rights, when that changed later."""
     refused = shared.as_user(BOB, "start", "50", status=78, env=shared.plan_env())
     assert "you may not read it" in refused.err
-    first, second = shared.start_as(ALICE, "50"), shared.start_as(ALICE, "50")
+    first = shared.start_as(ALICE, "50", WAIT_BETWEEN=UNHURRIED)
+    second = shared.start_as(ALICE, "50")
     os.chown(shared.soaks[0], 0, 0)
     shared.as_user(ALICE, "stop", first)
     final = shared.as_user(ALICE, "--json", "wait", second, status=5).json()
