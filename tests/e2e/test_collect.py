@@ -66,8 +66,11 @@ def test_secrets_of_a_source_stay_secret_when_the_source_is_gone(box: Box) -> No
 
 
 def test_a_bundle_of_a_finished_run_has_every_record_and_a_true_manifest(box: Box) -> None:
-    """Members with hash and size, programs as hash only; and it overwrites nothing."""
-    run = box.start("--rounds", "2", "--label", "kept")
+    """Members with hash and size, programs as hash only; it overwrites nothing.
+
+    Destinations are as they were, or steady pseudonyms, as one likes.
+    """
+    run = box.start("--rounds", "3", "--label", "kept")
     box.wait(run)
     folder, manifest = _collect(box, run, "--keep-destinations")
     assert manifest["keep_destinations"] is True
@@ -83,7 +86,7 @@ def test_a_bundle_of_a_finished_run_has_every_record_and_a_true_manifest(box: Bo
         "logs/a.out", "logs/b.out", "mule-a/config.toml", "mule-b/config.toml",
     }  # fmt: skip
     assert (folder / "logs/rounds.tsv").read_text() == box.read(run, "logs/rounds.tsv")
-    assert (folder / "logs/rounds.tsv").read_text().count(SOURCES_MARK) == 2
+    assert (folder / "logs/rounds.tsv").read_text().count(SOURCES_MARK) == 3
     left_out = {item["name"]: item["reason"] for item in manifest["left_out"]}
     assert left_out["mule-a/rust-mule"] == "binary"
     assert {left_out[f"mule-b/data/{name}"] for name in _SECRET_FILES} == {"secret"}
@@ -93,12 +96,11 @@ def test_a_bundle_of_a_finished_run_has_every_record_and_a_true_manifest(box: Bo
     box.ctl("collect", run, "-o", str(mine), status=2)
     assert mine.read_text() == "mine"
     assert not list(box.folder.glob("*.part"))
+    _check_pseudonyms(box, run)
 
 
-def test_destinations_are_steady_pseudonyms(box: Box) -> None:
+def _check_pseudonyms(box: Box, run: str) -> None:
     """In all members alike, of the same length; the rows stay rows, and the manifest says so."""
-    run = box.start("--rounds", "3")
-    box.wait(run)
     (box.node(run, "b") / "notes.txt").write_text(box.read(run, "logs/rounds.tsv"))
     folder, manifest = _collect(box, run)
     assert manifest["keep_destinations"] is False
@@ -123,8 +125,11 @@ def test_destinations_are_steady_pseudonyms(box: Box) -> None:
     assert len(set(names.values())) == len(names)
 
 
-def test_a_running_soak_can_be_collected_again_and_again(box: Box) -> None:
-    """Streaming does not disturb the rounds, and each bundle holds whole lines."""
+def test_a_running_soak_and_a_queued_one_can_be_collected(box: Box) -> None:
+    """Streaming does not disturb the rounds, and each bundle holds whole lines.
+
+    Of the one that is queued there is little to tell yet: the manifest and the status.
+    """
     run = box.start("50")
     before = box.until_rounds(run, 1)["rounds"]["total"]
     folder, _ = _collect(box, run)
@@ -137,11 +142,6 @@ def test_a_running_soak_can_be_collected_again_and_again(box: Box) -> None:
     assert len((later / "logs/rounds.ndjson").read_text().splitlines()) >= len(rounds)
     after = box.until_rounds(run, len(rounds) + 2)
     assert after["rounds"]["error"] == 0
-
-
-def test_a_queued_run_can_be_collected(box: Box) -> None:
-    """There is little to tell yet: the manifest and the status."""
-    box.start("50")
     queued = box.start("50")
     folder, manifest = _collect(box, queued)
     assert manifest["about"]["status"]["state"] == "queued"
