@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,16 +48,37 @@ def install(folder: Path) -> None:
     (folder / "state" / "seal.key").write_text("0f" * 32)
 
 
+@pytest.fixture(scope="module")
+def gossip_soakd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """Yield a box whose soakd and soakctl find the driver as an installed package."""
+    box = Box(tmp_path_factory.mktemp("gossip"))
+    box.env["PYTHONPATH"] = f"{ROOT}:{GOSSIP}"
+    try:
+        box.serve()
+        yield box
+    finally:
+        box.close()
+    assert box.leftovers() == []
+
+
 @pytest.fixture
-def gossip_box(bare_box: Box) -> Box:
-    """Return a box whose soakd and soakctl find the driver as an installed package."""
-    bare_box.env["PYTHONPATH"] = f"{ROOT}:{GOSSIP}"
-    for folder in bare_box.soaks:
+def gossip_box(gossip_soakd: Box) -> Iterator[Box]:
+    """Yield the box with two new nodes, and a plan of them."""
+    box = gossip_soakd
+    box.renew()
+    for folder in box.soaks:
         install(folder)
-    a, b = bare_box.soaks
-    text = PLAN.format(a=a, b=b, port_a=bare_box.ports[0], port_b=bare_box.ports[1])
-    (bare_box.folder / "gossip.toml").write_text(text)
-    return bare_box
+    a, b = box.soaks
+    text = PLAN.format(a=a, b=b, port_a=box.ports[0], port_b=box.ports[1])
+    (box.folder / "gossip.toml").write_text(text)
+    said = box.log().stat().st_size
+    try:
+        yield box
+    finally:
+        box.settle()
+        # Shown by pytest when the test has failed.
+        print(box.log().read_bytes()[said:][-4000:].decode())  # noqa: T201
+    assert box.leftovers() == []
 
 
 @pytest.mark.e2e
@@ -64,7 +86,6 @@ def gossip_box(bare_box: Box) -> Box:
 def test_another_program_is_soaked_through_its_driver(gossip_box: Box) -> None:
     """Staged, edited, started, played with, stopped and collected; it says that it never missed."""
     box = gossip_box
-    box.serve()
     run = box.ctl("--json", "start", "--plan", "gossip.toml").json()["id"]
     final = box.wait(run)
     assert (final["verdict"], final["result"]) == ("passed", "completed")
@@ -97,7 +118,6 @@ def test_another_program_is_soaked_through_its_driver(gossip_box: Box) -> None:
 def test_its_failure_is_told_in_words_of_its_driver(gossip_box: Box) -> None:
     """And an unusable configuration by soakctl, before anything is submitted."""
     box = gossip_box
-    box.serve()
     config = box.soaks[0] / "gossip.json"
     config.write_text("[1")
     refused = box.ctl("start", "--plan", "gossip.toml", status=78)
