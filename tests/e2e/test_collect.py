@@ -21,6 +21,8 @@ from tests.e2e.waiting import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
+UNHURRIED = "0.5"
+"""Between rounds of a soak that goes on while it is collected."""
 _SECRET_FILES = ("api.token", "sam.keys", "kad_udp_key_secret.dat")
 _PUBLIC = "Pu" * 258
 _SOURCE_TOKEN = "5ec2e7" * 10 + "beef"
@@ -33,7 +35,7 @@ def test_no_secret_ever_enters_a_bundle(box: Box) -> None:
     for folder in box.soaks:
         _plant_in_source(folder)
         teach(folder, TALKS)
-    run = box.start("50")
+    run = box.start("50", WAIT_BETWEEN=UNHURRIED)
     box.until_rounds(run, 1)
     secrets = {_SOURCE_TOKEN, _SOURCE_PRIVATE}
     for name in "ab":
@@ -130,7 +132,7 @@ def test_a_running_soak_and_a_queued_one_can_be_collected(box: Box) -> None:
 
     Of the one that is queued there is little to tell yet: the manifest and the status.
     """
-    run = box.start("50")
+    run = box.start("50", WAIT_BETWEEN=UNHURRIED)
     before = box.until_rounds(run, 1)["rounds"]["total"]
     folder, _ = _collect(box, run)
     rounds = (folder / "logs/rounds.ndjson").read_text().splitlines()
