@@ -6,10 +6,11 @@ node of each is told what to do wrong once rounds go well, and everything is kep
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,10 @@ from typing import Any
 
 import pytest
 
+from soakctl.commands import start
+from soakctl.planning import start_requests
 from soakctl.session import Session
+from soakctl.watching import submit
 from soakd.core.plan import longest_round_s, parse_plan
 from soakd.simnode import install, order
 from tests.e2e.box import FAST_NODES, Box, Status
@@ -34,10 +38,12 @@ SETTINGS = (
 """For soakd.toml."""
 SPARE_S = 10.0
 """What a soak has left, about, while it must not end yet: it is given more."""
+PROMPT_S = 12.0
+"""Enough rounds where no call runs into its time-out."""
 MOST_ERRORS = 0.05
 """More of them fail a verdict."""
 GUARD_S = 180.0
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 1.0
 _UDP_PORTS = 2
 _CALM_NODES = {
     **FAST_NODES,
@@ -48,11 +54,11 @@ _CALM_NODES = {
     # Longer than a round with all its rechecks.
     "session_recreate_secs": 5.0,
 }
-# About one round in a second: so many soaks have two cores to share.
+# About one round in two seconds: so many soaks have two cores to share.
 _CALM_WAITS = {
     "WAIT_PUBLISH": "0.2",
     "WAIT_SEARCH": "0.4",
-    "WAIT_BETWEEN": "0.3",
+    "WAIT_BETWEEN": "1.2",
     "READ_EVERY": "0",
     "MISS_RECHECK_ATTEMPTS": "2",
     "MISS_RECHECK_DELAY": "1",
@@ -86,8 +92,10 @@ class Case:
         name: of the test.
         orders: for the running node, see `soakd.simnode.faults`; none are given if `from_start`.
         node: `a` publishes, `b` searches.
-        fault_s: how long rounds may start after the order, at least; two time-outs of a call fit.
+        fault_s: how long rounds may start after the order, at least; two time-outs of a call fit
+            if nothing else is said.
         from_start: the orders stand in the node's configuration.
+        well_s: how long rounds must have gone well before the order, in `play_each`.
     """
 
     name: str
@@ -95,6 +103,7 @@ class Case:
     node: str = "b"
     fault_s: float = 25.0
     from_start: bool = False
+    well_s: float = 0.0
 
 
 @dataclass
@@ -113,12 +122,20 @@ class Soak:
     """What `soakctl status` printed while one of them was there."""
     status: Status = field(default_factory=dict)
     """Seen last."""
+    ends_at: float | None = None
+    """About when its measuring ends, by this process's clock; None while that is not known."""
     final: Status = field(default_factory=dict)
 
     @property
     def is_shown(self) -> bool:
         """Whether `soakctl status` printed one of the sentences."""
         return any(text in self.shown for text in self.troubles)
+
+    def note(self, status: Status) -> None:
+        """Keep what was seen of it."""
+        self.status = status
+        left_s = status["remaining_s"] if status["state"] == "running" else None
+        self.ends_at = None if left_s is None else time.monotonic() + left_s
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         """The events of these kinds; all of them without."""
@@ -198,25 +215,25 @@ class Campaign:
         Those of `failing` go on until their errors are enough for a failed verdict: how many rounds
         went well before the order, while others started, depends on the host.
         """
-        wave = self._start(cases)
+        wave = self._start(cases, self._is_measured)
         self._until(wave, self._is_measured, "a first round of every soak")
         if not self.soakd.before_mb:
             self.soakd.begin()
         for soak in wave:
-            shim = Memory(self.box.row(soak.run)["shim_pid"])
-            shim.begin()
-            self.shims.append(shim)
-        for soak in wave:
-            self._keep(soak, soak.case.fault_s, soak.case.fault_s)
-            soak.ordered_at = time.time()
-            order(self.box.node(soak.run, soak.case.node) / "data", *soak.case.orders)
+            self._order(soak)
         failing_soaks = [soak for soak in wave if soak.case in failing]
         self._until(failing_soaks, self._has_failed, "errors of every soak that shall fail")
         self.finish(wave)
 
-    def play_from_start(self, cases: Sequence[Case], ready_s: float) -> None:
-        """Start a soak of each case whose orders hold before it can get ready; wait for all."""
-        self.finish(self._start(cases, READY_TIMEOUT_SECS=f"{ready_s:g}"))
+    def play_each(self, cases: Sequence[Case]) -> None:
+        """Start a soak of each case, give its orders as soon as its own rounds go well."""
+        wave = self._start(cases, self._is_ordered)
+        self._until(wave, self._is_ordered, "a first round of every soak")
+        self.finish(wave)
+
+    def start(self, cases: Sequence[Case], ready_s: float) -> list[Soak]:
+        """Start a soak of each case whose orders hold before it can get ready."""
+        return self._start(cases, lambda _: True, READY_TIMEOUT_SECS=f"{ready_s:g}")
 
     def finish(self, wave: Iterable[Soak]) -> None:
         """Look on until every soak has ended."""
@@ -227,7 +244,10 @@ class Campaign:
         ports = [port for soak in self.soaks.values() for port in soak.ports]
         return [*self.box.leftovers(), *(f"port {port}" for port in ports if not is_free(port))]
 
-    def _start(self, cases: Sequence[Case], **variables: str) -> list[Soak]:
+    def _start(
+        self, cases: Sequence[Case], holds: Callable[[Soak], bool], **variables: str
+    ) -> list[Soak]:
+        """Start a soak of each case; meanwhile `holds` is asked of those that are there."""
         # Both at once: what is chosen one by one can be chosen twice.
         ports = free_ports(2 * len(cases))
         first_udp = free_udp_range(_UDP_PORTS * len(cases))
@@ -235,21 +255,45 @@ class Campaign:
         for number, case in enumerate(cases):
             own = ports[2 * number : 2 * number + 2]
             env = self._install(case, own, first_udp + _UDP_PORTS * number)
-            done = self.box.ctl(
-                "--json", "start", f"{2 * SPARE_S:.0f}", "--set", "stop_grace_s=2",
-                "--label", case.name, env={**env, **variables},
-            )  # fmt: skip
-            wave.append(Soak(case, done.json()["id"], self.box, own))
+            run = self._submit(case.name, {**env, **variables})
+            wave.append(Soak(case, run, self.box, own))
             self.soaks[case.name] = wave[-1]
-            for soak in wave:
-                self._keep(soak, SPARE_S, 2 * SPARE_S)
+            self._look(wave, holds)
         return wave
+
+    def _submit(self, label: str, env: dict[str, str]) -> str:
+        """Do what `soakctl start` does, without a process for each soak."""
+        parser = argparse.ArgumentParser()
+        start.add_arguments(parser)
+        options = parser.parse_args(
+            [f"{2 * SPARE_S:.0f}", "--set", "stop_grace_s=2", "--label", label]
+        )
+        session = self._session(env)
+        (request,) = start_requests(session, options).each
+        return str(submit(session, "run.start", request)["id"])
+
+    def _session(self, env: Mapping[str, str] | None = None) -> Session:
+        environ = {**self.box.env, **(env or {})}
+        return Session(socket=str(self.box.socket), json=True, environ=environ)
+
+    def _order(self, soak: Soak) -> None:
+        """Let the node of a soak do what its case says."""
+        shim = Memory(self.box.row(soak.run)["shim_pid"])
+        shim.begin()
+        self.shims.append(shim)
+        self._keep(soak, soak.case.fault_s, soak.case.fault_s)
+        soak.ordered_at = time.time()
+        order(self.box.node(soak.run, soak.case.node) / "data", *soak.case.orders)
 
     def _keep(self, soak: Soak, at_least_s: float, then_s: float) -> None:
         """Extend a soak that has less left; how long the others take to start nobody knows."""
-        left_s = self.box.status(soak.run)["remaining_s"]
-        if left_s is not None and left_s < at_least_s:
-            self.box.call("run.extend", run=soak.run, by_s=math.ceil(then_s - left_s))
+        if soak.ends_at is None:
+            soak.note(self.box.status(soak.run))
+        if soak.ends_at is None or (left_s := soak.ends_at - time.monotonic()) >= at_least_s:
+            return
+        by_s = math.ceil(then_s - left_s)
+        self.box.call("run.extend", run=soak.run, by_s=by_s)
+        soak.ends_at += by_s
 
     def _install(self, case: Case, ports: list[int], udp: int) -> dict[str, str]:
         """Make both node folders; the environment to start them with."""
@@ -280,21 +324,23 @@ class Campaign:
         """Look at all soaks again and again until `holds` is true of each."""
         left = list(wave)
         give_up = time.monotonic() + GUARD_S
-        with Session(
-            socket=str(self.box.socket), json=True, environ=self.box.env
-        ).connect() as client:
-            while left:
-                for soak in left:
+        while left := self._look(left, holds):
+            late = [f"{soak.case.name} ({soak.run})" for soak in left]
+            assert time.monotonic() < give_up, f"not within {GUARD_S:g} s: {what}: {late}"
+            time.sleep(_LOOK_EVERY_S)
+
+    def _look(self, soaks: Collection[Soak], holds: Callable[[Soak], bool]) -> list[Soak]:
+        """Look once at soaks that have not ended; return those of which `holds` is not true."""
+        with self._session().connect() as client:
+            for soak in soaks:
+                if not soak.final:
                     self._see(soak, client.call("run.status", {"run": soak.run}))
-                for memory in (self.soakd, *self.shims):
-                    memory.look()
-                left = [soak for soak in left if not holds(soak)]
-                late = [f"{soak.case.name} ({soak.run})" for soak in left]
-                assert time.monotonic() < give_up, f"not within {GUARD_S:g} s: {what}: {late}"
-                time.sleep(_LOOK_EVERY_S)
+        for memory in (self.soakd, *self.shims):
+            memory.look()
+        return [soak for soak in soaks if not holds(soak)]
 
     def _see(self, soak: Soak, status: Status) -> None:
-        soak.status = status
+        soak.note(status)
         sentences = [text for node in status["nodes"] for text in node.get("trouble") or ()]
         soak.troubles += [text for text in sentences if text not in soak.troubles]
         # What this look saw may be over before the next one.
@@ -309,6 +355,13 @@ class Campaign:
             return True
         self._keep(soak, SPARE_S, 1.5 * SPARE_S)
         return False
+
+    def _is_ordered(self, soak: Soak) -> bool:
+        if not soak.ordered_at and self._is_measured(soak):
+            well_s = time.time() - epoch(soak.rounds()[0]["started_at"])
+            if well_s >= soak.case.well_s:
+                self._order(soak)
+        return bool(soak.ordered_at)
 
     def _is_measured(self, soak: Soak) -> bool:
         assert not soak.final, f"{soak.case.name} ended before the order: {soak.final}"

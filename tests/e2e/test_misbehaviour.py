@@ -16,7 +16,17 @@ from typing import NamedTuple
 import pytest
 
 from tests.e2e.box import Box
-from tests.e2e.misbehaviour import FORMS, MANY, SETTINGS, WHOLE, Campaign, Case, Soak, in_forms
+from tests.e2e.misbehaviour import (
+    FORMS,
+    MANY,
+    PROMPT_S,
+    SETTINGS,
+    WHOLE,
+    Campaign,
+    Case,
+    Soak,
+    in_forms,
+)
 from tests.e2e.records import check_events, check_rounds, epoch, tsv
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.safety]
@@ -24,7 +34,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.safety]
 GROWTH_MB = 25.0
 NOTICED_S = 30.0
 """An order is an event after a look at the file, a round's way to the call, and its time-out."""
+LONGER_S = 12.0
+"""A node is up for longer than it is again when it is looked at after the loss of its session."""
 _RAISED = re.compile(r"errors is \d+\.\d%, wanted errors <= 5%; (\d+) of (\d+) failed because of ")
+
+
+def _prompt(name: str, *orders: str) -> Case:
+    return Case(name, orders, fault_s=PROMPT_S)
 
 
 class Lie(NamedTuple):
@@ -48,13 +64,13 @@ LIES = [
     Lie(Case("drip", ("drip",)), "api_hangs", _HANGS, "no whole answer within 12 s"),
     Lie(Case("drip-head", ("drip-head",)), "api_hangs", _HANGS, "no whole answer within 12 s"),
     Lie(Case("stop", ("stop",)), "api_hangs", _HANGS, "no whole answer within 12 s"),
-    Lie(Case("hang-up", ("hang-up",)), "api_hangs_up", _HANGS_UP, "unanswered"),
+    Lie(_prompt("hang-up", "hang-up"), "api_hangs_up", _HANGS_UP, "unanswered"),
     Lie(Case("cut", ("cut",)), "api_hangs_up", _HANGS_UP, "without sending complete message"),
-    Lie(Case("api-closed", ("api-closed",)), "api_dead", _DEAD, ""),
-    Lie(Case("http-500", ("http:500",)), "api_errors", _ERRORS, "HTTP 500"),
+    Lie(_prompt("api-closed", "api-closed"), "api_dead", _DEAD, ""),
+    Lie(_prompt("http-500", "http:500"), "api_errors", _ERRORS, "HTTP 500"),
     Lie(Case("http-404", ("http:404:/kad",)), "api_errors", _ERRORS, "HTTP 404"),
     Lie(Case("redirect", ("redirect",), "a"), "api_errors", _ERRORS, "HTTP 302"),
-    Lie(Case("garbage", ("garbage",)), "api_garbage", _GARBAGE, "this is not what you asked for"),
+    Lie(_prompt("garbage", "garbage"), "api_garbage", _GARBAGE, "this is not what you asked for"),
     Lie(Case("empty", ("empty",)), "api_garbage", _GARBAGE, "'' is not JSON"),
     Lie(Case("wrong-json", ("wrong-json",), "a"), "api_garbage", _GARBAGE, "surprise"),
     Lie(Case("deep-json", ("deep-json",)), "api_garbage", _GARBAGE, "[[[["),
@@ -91,12 +107,12 @@ ENDS = [
 ]
 HARMLESS = [
     Case("hang-on-status", ("hang:/status",)),
-    Case("rotate-token", ("rotate-token", "rotate-token@2")),
-    Case("listener-closed", ("listener-closed",)),
+    _prompt("rotate-token", "rotate-token", "rotate-token@2"),
+    _prompt("listener-closed", "listener-closed"),
 ]
 LOSSES = [
-    Case("session-loss", ("session-loss",)),
-    Case("session-loss-of-the-publisher", ("session-loss",), "a"),
+    Case("session-loss", ("session-loss",), fault_s=18.0, well_s=LONGER_S),
+    Case("session-loss-of-the-publisher", ("session-loss",), "a", fault_s=18.0, well_s=LONGER_S),
 ]
 STALLS = [
     Case("stall", ("loop-stall:20",), fault_s=27.0),
@@ -104,14 +120,14 @@ STALLS = [
 ]
 HEALED = [
     Case("hang-heals", ("hang:/kad/search_sources", "heal@3")),
-    Case("errors-heal", ("http:500", "heal@4")),
+    _prompt("errors-heal", "http:500", "heal@4"),
     Case("garbage-heals", ("garbage", "heal@4"), "a"),
 ]
-PANIC_THREAD = Case("panic-thread", ("panic-thread:queue is full",))
+PANIC_THREAD = _prompt("panic-thread", "panic-thread:queue is full")
 SLOW = [*(lie.case for lie in LIES), *STALLS]
 QUICK = [PANIC_THREAD, *(end.case for end in ENDS), *HARMLESS, *LOSSES, *HEALED]
 SHORT_FORM = {
-    *("hang", "hang-of-the-publisher", "drip", "stop", "hang-up", "api-closed", "http-500"),
+    *("hang", "hang-of-the-publisher", "drip", "hang-up", "api-closed", "http-500"),
     *("garbage", "gzip-bomb", "stall"),
     *("panic-thread", "exit-1", "segv", "panic"),
     *("hang-on-status", "rotate-token", "listener-closed", "session-loss"),
@@ -144,7 +160,7 @@ def campaign(
         campaign = Campaign(box)
         assert max(len(slow), len(quick)) <= MANY
         campaign.play(slow, failing=[lie.case for lie in LIES])
-        campaign.play(quick)
+        campaign.play_each(quick)
         assert len(campaign.soaks) == len(slow) + len(quick)
         yield campaign
     finally:
