@@ -177,9 +177,13 @@ class Machine:
         """Run a shell script that prints JSON."""
         return json.loads(self.run(script, user, **options))
 
+    def path(self, path: str) -> Path:
+        """Where this host finds a file of the booted machine."""
+        return Path(f"/proc/{self._leader}/root") / path.lstrip("/")
+
     def open(self, path: str) -> IO[str]:
         """Open a file of the machine; it stays readable when the machine is off."""
-        return (Path(f"/proc/{self._leader}/root") / path.lstrip("/")).open()
+        return self.path(path).open()
 
     def console(self) -> str:
         """What was printed while it booted."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from soakctl.session import Session
 from tests.e2e.box import FAST_NODES, FAST_WAITS
 from tests.e2e.host import alive
 from tests.e2e.waiting import wait_for
@@ -104,9 +105,11 @@ def start(machine: Machine, user: str, arguments: str) -> str:
 
 
 def status(machine: Machine, run: str) -> Status:
-    """The run as root sees it."""
-    found: Status = machine.json(f"soakctl --json status {run}")
-    return found
+    """The run as root sees it; asked without a process, for it is asked again and again."""
+    session = Session(socket=str(machine.path("/run/soakd/soakd.sock")), json=True, environ={})
+    with session.connect() as client:
+        found: Status = client.call("run.status", {"run": run})
+        return found
 
 
 def until_rounds(machine: Machine, run: str, count: int) -> Status:
