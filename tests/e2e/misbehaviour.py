@@ -36,8 +36,9 @@ SETTINGS = (
     "submissions_per_minute = 1000\n"
 )
 """For soakd.toml."""
-SPARE_S = 10.0
-"""What a soak has left, about, while it must not end yet: it is given more."""
+LENGTH_S = 20.0
+SPARE_S = 15.0
+"""A soak that must not end yet is given more when it has less left: the next look may be late."""
 PROMPT_S = 12.0
 """Enough rounds where no call runs into its time-out."""
 MOST_ERRORS = 0.05
@@ -266,7 +267,7 @@ class Campaign:
         parser = argparse.ArgumentParser()
         start.add_arguments(parser)
         options = parser.parse_args(
-            [f"{2 * SPARE_S:.0f}", "--set", "stop_grace_s=2", "--label", label]
+            [f"{LENGTH_S:.0f}", "--set", "stop_grace_s=2", "--label", label]
         )
         session = self._session(env)
         (request,) = start_requests(session, options).each
@@ -331,13 +332,16 @@ class Campaign:
 
     def _look(self, soaks: Collection[Soak], holds: Callable[[Soak], bool]) -> list[Soak]:
         """Look once at soaks that have not ended; return those of which `holds` is not true."""
+        left = []
         with self._session().connect() as client:
             for soak in soaks:
                 if not soak.final:
                     self._see(soak, client.call("run.status", {"run": soak.run}))
+                if not holds(soak):
+                    left.append(soak)
         for memory in (self.soakd, *self.shims):
             memory.look()
-        return [soak for soak in soaks if not holds(soak)]
+        return left
 
     def _see(self, soak: Soak, status: Status) -> None:
         soak.note(status)
@@ -353,7 +357,7 @@ class Campaign:
         rounds = soak.status["rounds"]
         if soak.final or (soak.is_shown and rounds["error"] > MOST_ERRORS * rounds["total"]):
             return True
-        self._keep(soak, SPARE_S, 1.5 * SPARE_S)
+        self._keep(soak, 0.5 * LENGTH_S, 0.75 * LENGTH_S)
         return False
 
     def _is_ordered(self, soak: Soak) -> bool:
@@ -365,7 +369,7 @@ class Campaign:
 
     def _is_measured(self, soak: Soak) -> bool:
         assert not soak.final, f"{soak.case.name} ended before the order: {soak.final}"
-        self._keep(soak, SPARE_S, 2 * SPARE_S)
+        self._keep(soak, SPARE_S, LENGTH_S)
         if not (soak.box.run_folder(soak.run) / "logs/rounds.ndjson").exists():
             return False
         return bool(soak.rounds())
