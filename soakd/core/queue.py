@@ -34,7 +34,7 @@ from soakd.core.queue_types import (
 from soakd.core.usage import later
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "Candidate",
@@ -62,14 +62,15 @@ def pick(snapshot: Snapshot, capacity: Capacity, now_s: float) -> Picked:
     """
     board = Board(snapshot.holders, capacity, now_s)
     line = Line(run for run in snapshot.queued if not run.held)
-    wanted = frozenset[int]().union(*(run.ports for run in snapshot.queued))
     held = sorted((run for run in snapshot.queued if run.held), key=lambda run: run.id)
     if capacity.draining:
         reasons = {run.id: "drain" for run in line.in_turn(snapshot.usage, None)}
         places = _places(reasons | {run.id: "held" for run in held}, {}, None)
         return Picked((), places, None, _withdrawn(snapshot, held, is_drained=True))
-    moment = Moment(board, wanted, line, snapshot.promise)
+    moment = Moment(board, _fixed_ports(snapshot.queued), line, snapshot.promise)
     moment.pass_through(snapshot.usage)
+    started = {grant.id for grant in moment.granted}
+    wanted = _fixed_ports(run for run in snapshot.queued if run.id not in started)
     promise = moment.promise
     promised = None if promise is None else promise.id
     reasons = {
@@ -140,6 +141,10 @@ def _longest_s(
     if held.priority > promised.priority or fits_from_s <= promise.start_by_s:
         return None
     return max(0.0, promise.start_by_s - held.ends_by_s)
+
+
+def _fixed_ports(queued: Iterable[Candidate]) -> frozenset[int]:
+    return frozenset[int]().union(*(run.ports for run in queued))
 
 
 def _places(

@@ -131,13 +131,17 @@ class Board:
         return tuple((found + second_choice)[: run.auto_ports])
 
     def reason(self, run: Candidate) -> str | None:
-        """Return what is in the way of a run now, in words; None: nothing."""
-        own = [holder for holder in self._holders.values() if holder.uid == run.uid]
+        """Return what is in the way of a run now, in words; None: nothing.
+
+        Of several holders the one that came first is named, whenever it is asked.
+        """
+        holders = self._by_id()
+        own = [holder for holder in holders if holder.uid == run.uid]
         if self.is_shut_to_user(run.uid) and self.is_user_limited(run):
             return _blocked(own) or f"user limit {self._capacity.running_per_user} running"
         if self.is_full:
             return self._no_slot()
-        for holder in self._holders.values():
+        for holder in holders:
             if not self._are_apart(holder, run):
                 return _blocked([holder]) or _clash(holder, run)
         if len(self.free_ports(run)) < run.auto_ports:
@@ -166,6 +170,9 @@ class Board:
 
     # -- inner ---------------------------------------------------------------------------------
 
+    def _by_id(self) -> list[Holder]:
+        return sorted(self._holders.values(), key=lambda holder: holder.id)
+
     def _is_late(self, holder: Holder) -> bool:
         return holder.ends_by_s is not None and holder.ends_by_s < self.now_s
 
@@ -174,7 +181,7 @@ class Board:
 
     def _no_slot(self) -> str:
         # With a slot that frees itself the blocked ones are not what is waited for.
-        holders = list(self._holders.values())
+        holders = self._by_id()
         surplus = len(holders) - self._capacity.max_running
         is_stuck = _freed(sorted(map(self.end_s, holders)), surplus) == math.inf
         return (is_stuck and _blocked(holders)) or "slots"

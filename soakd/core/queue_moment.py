@@ -37,6 +37,7 @@ class Moment:
     ) -> None:
         self.granted: list[Grant] = []
         self.promise = promise
+        self._told = promise
         self.moved: Moved | None = None
         self._board = board
         self._wanted = wanted
@@ -48,7 +49,15 @@ class Moment:
     def pass_through(self, usage: Mapping[int, float]) -> None:
         """Start what may start, and keep, make or break the promise."""
         self._check_promise()
+        # Whoever started may have made a run promisable that was looked at before: one that only
+        # its user's limit kept now waits for a slot as well.
+        while self._look_through(usage):
+            pass
+
+    def _look_through(self, usage: Mapping[int, float]) -> bool:
+        """Look at everybody in turn; returns whether anybody started."""
         leader = None if self._promised is None else self._promised.id
+        before = len(self.granted)
         for run in self._line.in_turn(usage, leader, self._is_hopeless):
             outranks = self._outranks(run)
             if self._promised is not None and self._board.is_full and not outranks:
@@ -58,8 +67,10 @@ class Moment:
             elif (self._promised is None or outranks) and self._can_be_promised(run):
                 self._break(f"r{run.id} goes first: higher priority")
                 self._make(run)
-        for grant in self.granted:
+        started = self.granted[before:]
+        for grant in started:
             self._line.remove(grant.id)
+        return bool(started)
 
     def _check_promise(self) -> None:
         """See whether the earlier promise still stands; made anew for a later time if it can be."""
@@ -130,7 +141,8 @@ class Moment:
         return known and not self._board.is_user_limited(run)
 
     def _break(self, why: str) -> None:
-        if self.promise is not None and self.moved is None:
+        # One that was made at this instant nobody has heard of.
+        if self.promise is not None and self.promise is self._told and self.moved is None:
             self.moved = Moved(self.promise, why)
 
     def _make(self, run: Candidate) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from soakd.core.queue import Candidate, Capacity, Holder, Place, Promise, Snapshot, pick
-from tests.core.queue_kit import PORTS, candidate
+from tests.core.queue_kit import PORTS, Host, candidate
 
 ROOMY = Capacity(max_running=5, running_per_user=5)
 HOUR_S = 3600.0
@@ -117,6 +117,51 @@ def test_a_run_at_the_user_limit_has_an_estimate_and_no_promise() -> None:
     picked = pick(Snapshot([*queued], holders), capacity, 0.0)
     assert picked.promise == Promise(9, 3 * HOUR_S)
     assert picked.waiting[8] == Place(2, "user limit 1 running", 5 * HOUR_S)
+
+
+def test_a_run_is_promised_its_time_by_the_pick_that_fills_the_host() -> None:
+    """At the user limit it had no promise; once another took the last slot it waits for slots."""
+    host = Host(Capacity(2, 1))
+    host.holders = {1: Holder(1, 7, frozenset(), frozenset(), HOUR_S, 0, 0)}
+    host.queued = {run.id: run for run in (candidate(2, 7), candidate(3, 8, hours=2))}
+    picked = host.pick()
+    assert [grant.id for grant in picked.start] == [3]
+    assert picked.promise == Promise(2, HOUR_S)
+    assert picked.moved is None
+    assert host.pick().promise == picked.promise
+
+
+def test_of_two_runs_in_the_way_the_same_is_named_by_every_pick() -> None:
+    """The one that came first, though it started after the other."""
+    host = Host(ROOMY)
+    host.usage = {8: 1.0}
+    first, second = candidate(1, 8, keys=frozenset({"session s"})), candidate(2, 7, ports=PORTS)
+    third = candidate(3, 8, ports=PORTS, keys=frozenset({"session s"}))
+    host.queued = {run.id: run for run in (first, second, third)}
+    picked = host.pick()
+    assert [grant.id for grant in picked.start] == [2, 1]
+    assert picked.waiting[3].reason == "session s leased by r1"
+    assert host.pick().waiting == picked.waiting
+
+
+def test_ports_of_a_run_that_has_started_are_free_to_others_after_it() -> None:
+    """The forecast of the pick that starts it does not keep them back for it."""
+    host = Host(Capacity(3, 2, auto_range=range(1024, 1034)))
+    host.usage = {3: 2.0, 4: 1.0}
+    host.queued = {
+        run.id: run
+        for run in (
+            candidate(100, 2, hours=10, ports=frozenset({1024, 1030}), auto_ports=3),
+            candidate(101, 1, hours=5, ports=frozenset({1028}), auto_ports=2, priority=1),
+            candidate(102, 3, hours=0.4, ports=frozenset({1027}), priority=1),
+            candidate(103, 3, hours=7, auto_ports=1, priority=1),
+            candidate(104, 4, hours=0.1, ports=frozenset({1026, 1028}), auto_ports=2),
+        )
+    }
+    picked = host.pick()
+    assert [grant.id for grant in picked.start] == [101, 102, 103]
+    assert picked.waiting[104].start_s == 5 * HOUR_S
+    assert host.pick().waiting == picked.waiting
 
 
 def test_held_runs_stand_behind_all_and_have_no_time() -> None:
