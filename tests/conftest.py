@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import shutil
 import signal
@@ -51,12 +52,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
-    """Share the work of loading between the workers."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Share the work of loading between the workers, and look for no garbage in what is loaded.
+
+    Neither now nor later: all modules and tests stay to the end, and are many.
+    """
     told = told_to_worker(session.config)
-    if told is not None:
-        load_own_share(told)
+    gc.disable()
+    try:
+        if told is not None:
+            load_own_share(told)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

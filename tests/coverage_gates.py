@@ -27,6 +27,8 @@ import coverage.exceptions
 import pytest
 from xdist.workermanage import WorkerController
 
+_NOT_MEASURED = ("unmeasured", "e2e")
+"""Markers of tests; those that are end to end wait for children."""
 FOLDER = "soakd_coverage"
 """In `workerinput`: where a worker's measurements go."""
 
@@ -88,8 +90,8 @@ class CoverageGates:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        """Look away from computations that take long and reach nothing that others do not."""
-        if item.get_closest_marker("unmeasured") is None:
+        """Look away from what reaches next to nothing that others do not, and takes longer so."""
+        if not any(map(item.get_closest_marker, _NOT_MEASURED)):
             return (yield)
         with self._looking_away():
             return (yield)
