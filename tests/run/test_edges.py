@@ -16,6 +16,8 @@ from soakd.view import from_row
 from tests.run.kit import ME, World, hold, leave, leftover, make_plan, until
 from tests.run.test_scheduler import LONG, finished, scheduling
 
+pytestmark = pytest.mark.unmeasured
+
 
 async def test_last_summary_says_what_the_store_says(
     world: World, autojump_clock: MockClock

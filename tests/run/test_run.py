@@ -40,6 +40,8 @@ from tests.run.kit import (
     until,
 )
 
+pytestmark = pytest.mark.unmeasured
+
 # -- the whole way -----------------------------------------------------------------------------
 
 

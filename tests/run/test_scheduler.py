@@ -34,6 +34,8 @@ from tests.run.kit import (
     until,
 )
 
+pytestmark = pytest.mark.unmeasured
+
 LONG = 5000.0
 
 

@@ -16,7 +16,7 @@ from soakd.edge.shim_client import ShimLost, ShimRefused, process_ticks, shim_lo
 from tests.shim import harness
 from tests.shim.harness import RunningShim
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 NAP = "echo ready >&2; exec sleep 100"
 

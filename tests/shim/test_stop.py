@@ -10,7 +10,7 @@ import trio
 from soakd.edge.shim_client import process_ticks
 from tests.shim.harness import RunningShim
 
-pytestmark = [pytest.mark.slow, pytest.mark.safety]
+pytestmark = [pytest.mark.slow, pytest.mark.safety, pytest.mark.unmeasured]
 
 
 async def stop(shim: RunningShim) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from tests.simnode.simnodes import MakeNode, SimNode, status_field, tell, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 
 def connected(node: SimNode, path: str = "/status") -> socket.socket:
     """Send a request with the token, and return the connection."""

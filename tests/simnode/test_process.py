@@ -13,6 +13,8 @@ import pytest
 from soakd.simnode import install
 from tests.simnode.simnodes import MakeNode, SimNode, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 
