@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.box import Box
+from tests.e2e.pairs import served
 
 
 @pytest.fixture(scope="module")
@@ -15,13 +16,8 @@ def shared_box(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Box]:
     """Yield a box with a soakd that the tests of one file share, for `box`."""
-    box = Box(tmp_path_factory.mktemp("shared"))
-    try:
-        box.serve()
+    with served(Box(tmp_path_factory.mktemp("shared"))) as box:
         yield box
-    finally:
-        box.close()
-    assert box.leftovers() == []
 
 
 @pytest.fixture

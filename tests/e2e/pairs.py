@@ -49,19 +49,27 @@ class Pairs:
 
 
 @contextmanager
-def wide_box(folder: Path, at_a_time: int = 2) -> Iterator[Box]:
-    """Yield a box whose soakd has slots for several runs; nothing may be left in the end."""
-    box = Box(folder)
-    (folder / "soakd.toml").write_text(
-        f"max_running = {at_a_time}\nrunning_per_user = {at_a_time}\nqueued_per_user = 100\n"
-        "submissions_per_minute = 1000\n"
-    )
+def served(box: Box, settings: str | None = None) -> Iterator[Box]:
+    """Yield a box with its soakd; nothing may be left in the end. `settings` are its soakd.toml."""
+    if settings is not None:
+        (box.folder / "soakd.toml").write_text(settings)
     try:
         box.serve()
         yield box
     finally:
         box.close()
     assert box.leftovers() == []
+
+
+@contextmanager
+def wide_box(folder: Path, at_a_time: int = 2) -> Iterator[Box]:
+    """Yield a box whose soakd has slots for several runs; nothing may be left in the end."""
+    settings = (
+        f"max_running = {at_a_time}\nrunning_per_user = {at_a_time}\nqueued_per_user = 100\n"
+        "submissions_per_minute = 1000\n"
+    )
+    with served(Box(folder), settings) as box:
+        yield box
 
 
 @contextmanager

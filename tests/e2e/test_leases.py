@@ -13,6 +13,7 @@ import pytest
 from soakd.simnode.identity import DESTINATION_BYTES, i2p_base64
 from tests.e2e import inside
 from tests.e2e.box import Box
+from tests.e2e.pairs import served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -20,14 +21,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def shared_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """Yield a box whose soakd has slots for two runs."""
-    box = Box(tmp_path_factory.mktemp("wide"))
-    (box.folder / "soakd.toml").write_text("max_running = 2\nrunning_per_user = 2\n")
-    try:
-        box.serve()
+    settings = "max_running = 2\nrunning_per_user = 2\n"
+    with served(Box(tmp_path_factory.mktemp("wide")), settings) as box:
         yield box
-    finally:
-        box.close()
-    assert box.leftovers() == []
 
 
 def _kinds(box: Box, run: str) -> list[str]:

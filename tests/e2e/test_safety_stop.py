@@ -14,6 +14,7 @@ import pytest
 from tests.e2e import faults, inside
 from tests.e2e.box import Box, Status
 from tests.e2e.host import alive
+from tests.e2e.pairs import served
 from tests.e2e.waiting import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.safety]
@@ -33,14 +34,9 @@ def shared_box(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Box]:
     """Yield a box with a soakd that holds its runs as the test wants it."""
-    box = Box(tmp_path_factory.mktemp("stop"))
-    (box.folder / "soakd.toml").write_text(f'containment = "{request.param}"\n')
-    try:
-        box.serve()
+    settings = f'containment = "{request.param}"\n'
+    with served(Box(tmp_path_factory.mktemp("stop")), settings) as box:
         yield box
-    finally:
-        box.close()
-    assert box.leftovers() == []
 
 
 def _rungs(box: Box, run: str) -> dict[str, list[int]]:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.box import ROOT, Box
 from tests.e2e.host import node_python
+from tests.e2e.pairs import served
 
 GOSSIP = ROOT / "tests" / "drivers" / "gossip"
 NOBODY = "127.0.0.1:1"
@@ -53,12 +54,8 @@ def gossip_soakd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """Yield a box whose soakd and soakctl find the driver as an installed package."""
     box = Box(tmp_path_factory.mktemp("gossip"))
     box.env["PYTHONPATH"] = f"{ROOT}:{GOSSIP}"
-    try:
-        box.serve()
+    with served(box):
         yield box
-    finally:
-        box.close()
-    assert box.leftovers() == []
 
 
 @pytest.fixture
